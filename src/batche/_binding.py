@@ -1,0 +1,163 @@
+"""Where a decorated function's entries are, decided at its first use in a process.
+
+At decoration a module does not have the function yet, and the environment may not be what it will be; so what is
+stated is checked then, and what it comes to is settled here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from batche import _places, _runtime
+from batche._engine import IMMUTABLE, Settings
+from batche._keys import Keyer
+from batche._namespace import Namespace
+from batche._reports import Reports
+from batche._wakeups import Wakeups
+from batche.codecs import Codec
+from batche.errors import CodecError, SignatureError, StoreError
+from batche.stores.base import Store
+from batche.stores.mapping import MappingStore
+from batche.stores.null import NullStore
+
+if TYPE_CHECKING:
+    from batche.stores.lmdb import LmdbStore
+
+PRIVATE: Final = "private"
+"""The environment of a runtime place that all private namespaces share."""
+_RETRY: Final = 1.0
+"""Seconds after which a store that could not be opened is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a decoration states of its store."""
+
+    store: Store | _places.PlaceSpec | None  # None: the environment's, else the runtime place
+    maxsize: int | None
+    max_bytes: int | None
+    codec: Codec
+    batch_size: int | None
+    strict: bool
+    key: Callable[[Any], object] | None
+
+
+@dataclass(slots=True)
+class Bound:
+    """A function that has found its store: all that a call of it needs."""
+
+    keyer: Keyer
+    settings: Settings
+    until: float = float("inf")  # monotonic time from which on a better store is looked for
+
+
+class Copies:
+    """The codec of a store that keeps the results themselves: nobody can change what it keeps."""
+
+    name = "copy"
+
+    def encode(self, value: Any, /) -> Any:
+        return value if type(value) in IMMUTABLE else self._copy(value)
+
+    decode = encode
+
+    def _copy(self, value: Any) -> Any:
+        try:
+            return deepcopy(value)
+        except Exception as error:
+            problem = f"a {type(value).__name__} cannot be copied ({error}); return plain data to cache it"
+            raise CodecError(self.name, problem) from error
+
+
+def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Bound:
+    """Open the store of a function. Trouble is raised only where that is wanted (``strict``)."""
+    until = float("inf")
+    try:
+        store = open_store(function, namespace, stated, reports)
+    except StoreError as error:
+        if stated.strict:
+            raise
+        reports.once(f"store: {error.problem}", f"computing without a store: {error}")
+        store, until = NullStore(), time.monotonic() + _RETRY
+    codec: Codec = stated.codec if store.encoded else Copies()
+    settings = Settings(
+        function, namespace.id, store, codec, wakeups_of(store), reports, stated.batch_size, stated.strict
+    )
+    return Bound(Keyer(namespace.id, namespace.version, stated.key), settings, until)
+
+
+def open_store(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:
+    """The store that is stated, or the environment's, or the runtime place's."""
+    where = stated.store if stated.store is not None else _places.resolve(None, os.environ)
+    if not isinstance(where, _places.PlaceSpec):
+        require_name(function, namespace, outlives=bool(getattr(where, "outlives", False)))
+        return where
+    if where.kind == "off":
+        return NullStore()
+    if not where.from_environment:
+        require_name(function, namespace, outlives=where.outlives)
+    if sys.platform == "win32":
+        return _in_process(where, stated, reports)
+    return _in_place(where, namespace, stated)
+
+
+def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None:
+    """Refuse to keep the entries of a function that no later process can find again."""
+    if namespace.private and outlives:
+        raise SignatureError(
+            function,
+            "is not found at its module and name (a lambda, a local function, a partial or another object), so a "
+            "store that outlives this program could not tell whose entries they are; pass name= to say it",
+        )
+
+
+def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
+    from batche.stores.lmdb.store import Limits, LmdbStore
+
+    discard_orphans()
+    limits = Limits(stated.maxsize, stated.max_bytes)
+    if namespace.private:
+        return LmdbStore.of_function(_runtime.join().path, PRIVATE, limits)
+    path = _runtime.open_place(where)
+    return LmdbStore.of_function(path, namespace.id.hex(), limits, name=namespace.name)
+
+
+def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:
+    if where.kind != "runtime":
+        raise StoreError(str(where), "needs files that can be locked and mapped, which this platform does not have")
+    reports.once("platform", "this platform cannot share a cache between processes; each keeps its own")
+    return MappingStore(maxsize=stated.maxsize)
+
+
+_wakeups: weakref.WeakKeyDictionary[Store, Wakeups] = weakref.WeakKeyDictionary()
+
+
+def wakeups_of(store: Store) -> Wakeups:
+    """Who in this process waits for keys of ``store``: one for all functions that share it."""
+    own = getattr(store, "wakeups", None)
+    if isinstance(own, Wakeups):
+        return own
+    return _wakeups.setdefault(store, Wakeups())
+
+
+_orphans: deque[tuple[LmdbStore, bytes]] = deque()
+
+
+def orphan(store: Store, namespace: bytes) -> None:
+    """Note that a private namespace has lost its function. Called by the collector: only notes it."""
+    _orphans.append((store, namespace))  # type: ignore[arg-type]  # private namespaces are in no other store
+
+
+def discard_orphans() -> None:
+    """Remove the entries of private functions that are gone."""
+    while _orphans:
+        store, namespace = _orphans.popleft()
+        store.forget(namespace)

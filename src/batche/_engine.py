@@ -1,0 +1,433 @@
+"""The algorithm, written once, and the driver that runs it for a sync function.
+
+`Run.steps` is a generator that yields what it needs done and is sent what came of it; it does no I/O itself.
+It claims a part, computes it, stores it and claims the next in one step, and waits only once nothing unclaimed
+is left and it holds no claim. So overlapping batches cannot deadlock, and callers of one list share its work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from batche import _calls
+from batche._plan import Plan
+from batche._process import boot_ns
+from batche._reports import Reports
+from batche._signature import results_of
+from batche._types import MINE, Call, Entry, Key, Owner, Stored
+from batche._wakeups import Wakeups
+from batche.codecs import Codec
+from batche.errors import CodecError, StoreError
+from batche.stores.base import Answer, Store
+
+FIRST_POLL: Final = 0.0005
+"""Seconds until a waiter first looks again."""
+LAST_POLL: Final = 0.01
+"""Seconds between looks once a wait has lasted a while; looking doubles from `FIRST_POLL`."""
+LONG_WAIT: Final = 30.0
+"""Seconds of waiting for one owner that are worth a line in the log."""
+PATIENCE: Final = 2
+"""How many owners of one key may end without an entry before a waiter computes it without waiting."""
+IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
+"""Results that positions may share: nobody can change them."""
+
+
+class Read(NamedTuple):
+    """Look keys up; answered by their entries."""
+
+    keys: Sequence[Key]
+
+
+class Claim(NamedTuple):
+    """Claim keys; answered by what came of each."""
+
+    keys: Sequence[Key]
+
+
+class Compute(NamedTuple):
+    """Call the function on items; answered by what it returned."""
+
+    items: list[Any]
+
+
+class Put(NamedTuple):
+    """Store entries, drop claims, claim the next keys; answered by `Stored`."""
+
+    entries: list[tuple[Key, Any]]
+    drop: list[Key]
+    claim: Sequence[Key]
+
+
+class Delete(NamedTuple):
+    """Remove entries that cannot be used."""
+
+    keys: Sequence[Key]
+
+
+class Owners(NamedTuple):
+    """Ask who owns keys; answered by an owner or `None` for each."""
+
+    keys: Sequence[Key]
+    before: Sequence[Owner | None] | None
+
+
+class Listen(NamedTuple):
+    """Have a bell that rings for keys; answered by a context manager."""
+
+    keys: Sequence[Key]
+
+
+class Wait(NamedTuple):
+    """Sleep until the bell rings, at most ``seconds``."""
+
+    seconds: float
+
+
+Step: TypeAlias = Read | Claim | Compute | Put | Delete | Owners | Listen | Wait
+Steps: TypeAlias = Generator[Step, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for every call of one decorated function in this process."""
+
+    function: str
+    namespace: bytes
+    store: Store
+    codec: Codec
+    wakeups: Wakeups
+    reports: Reports
+    batch_size: int | None = None
+    strict: bool = False
+
+
+class Run:
+    """One call under way: what it found, what it owns, what others own."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.call: Call = _calls.new_call(settings.namespace)
+        self.counts: Counter[str] = Counter()
+        self._entries: dict[Key, Any] = {}  # as the store keeps them
+        self._computed: dict[Key, Any] = {}  # as the function returned them
+        self._outcome: dict[Key, str] = {}
+        self._unclaimed: list[Key] = []
+        self._mine: list[Key] = []
+        self._alone: list[Key] = []  # to be computed without a claim
+        self._taken: dict[Key, Owner] = {}
+        self._strikes: Counter[Key] = Counter()
+        self._lost = False  # the store is of no use to the rest of this call
+
+    # ---- the algorithm ----
+
+    def steps(self) -> Steps:
+        """Answer every position of the plan; returns the list of results."""
+        yield from self._look_up()
+        if self._unclaimed:
+            yield from self._fill()
+        return self._merge()
+
+    def _look_up(self) -> Steps:
+        entries = yield from self._try(Read(self.plan.by_use))
+        if entries is None:
+            self._unclaimed = list(self.plan.first)
+            return
+        missing, unreadable = set(), []
+        for key, entry in zip(self.plan.by_use, entries, strict=True):
+            if entry is None:
+                missing.add(key)
+            elif not self._accept(key, entry, "hits"):
+                unreadable.append(key)
+        if unreadable:
+            yield from self._try(Delete(unreadable))
+            missing.update(unreadable)
+        self._unclaimed = self.plan.in_order(missing) if missing else []
+
+    def _fill(self) -> Steps:
+        yield from self._claim()
+        while True:
+            while self._mine or self._alone:
+                yield from self._compute_part()
+            if not self._taken:
+                return
+            yield from self._wait()
+            yield from self._claim()
+
+    def _claim(self) -> Steps:
+        if not self._unclaimed:
+            return
+        answers = yield from self._try(Claim(self._unclaimed))
+        self._sort(answers)
+
+    def _sort(self, answers: Sequence[Answer] | None) -> None:
+        """Take the answers to a claim of the first unclaimed keys; `None`: no store, so compute all alone."""
+        if answers is None:
+            self._alone += [*self._unclaimed, *self._taken]
+            self._unclaimed, self._taken = [], {}
+            return
+        tried, self._unclaimed = self._unclaimed[: len(answers)], self._unclaimed[len(answers) :]
+        youngest = _calls.youngest_holder()
+        for key, answer in zip(tried, answers, strict=True):
+            if answer is MINE:
+                self._mine.append(key)
+            elif isinstance(answer, Owner):
+                self._leave_to(key, answer, youngest)
+            elif not self._accept(key, answer, "waits" if key in self._strikes else "hits"):
+                self._alone.append(key)
+        self.call.holds = bool(self._mine)
+
+    def _leave_to(self, key: Key, owner: Owner, youngest: tuple[int, int] | None) -> None:
+        """Wait for ``owner`` later on, unless that could last for ever or has failed too often."""
+        if self._strikes[key] < PATIENCE and _calls.may_wait_for(owner, youngest):
+            self._taken[key] = owner
+        else:
+            self._alone.append(key)
+
+    def _compute_part(self) -> Steps:
+        part = self._next_part()
+        mine, self._mine = self._mine, []
+        result = yield Compute(self.plan.items_of(part))
+        results = results_of(result, len(part), self.settings.function)
+        self._computed.update(zip(part, results, strict=True))
+        self._outcome.update(dict.fromkeys(part, "misses"))
+        self._encode_shared(part)
+        yield from self._store(mine)
+
+    def _next_part(self) -> list[Key]:
+        """The claimed keys and as many of those without a claim as one call may hold, in first-seen order."""
+        size = self.settings.batch_size
+        room = len(self._alone) if size is None else max(0, size - len(self._mine))
+        extra, self._alone = self._alone[:room], self._alone[room:]
+        return self.plan.in_order({*self._mine, *extra}) if extra else self._mine
+
+    def _store(self, mine: list[Key]) -> Steps:
+        """Store what was computed under a claim, and claim the next part in the same step."""
+        entries = self._encode(mine)
+        drop = [key for key in mine if key not in self._entries]
+        stored: Stored | None = yield from self._try(Put(entries, drop, self._unclaimed))
+        self.settings.wakeups.wake(mine)
+        if stored is not None and stored.too_large:
+            self._reject(len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it")
+        self._sort(stored.claims if stored is not None else None)
+
+    def _wait(self) -> Steps:
+        """Wait until the claim of some key is over; then read it, or put it up for a claim again."""
+        keys = list(self._taken)
+        over = yield from self._watch(keys)
+        if not over:
+            return
+        entries = yield from self._try(Read(over))
+        for key, entry in zip(over, entries or [None] * len(over), strict=True):
+            if entry is None or not self._accept(key, entry, "waits"):
+                self._unclaimed.append(key)
+
+    def _watch(self, keys: list[Key]) -> Steps:
+        """Look at the owners of ``keys`` until one is done; returns the keys whose claims are over."""
+        owners: Sequence[Owner | None] | None = None
+        delay, begun = FIRST_POLL, boot_ns()
+        with (yield Listen(keys)):
+            while True:
+                owners = yield from self._try(Owners(keys, owners))
+                if owners is None:
+                    self._sort(None)
+                    return []
+                over = self._judge(keys, owners)
+                if over or self._alone:
+                    return over
+                self._tell_long_wait(begun)
+                yield Wait(delay)
+                delay = min(2 * delay, LAST_POLL)
+
+    def _judge(self, keys: Sequence[Key], owners: Sequence[Owner | None]) -> list[Key]:
+        """Drop from the taken keys those whose claims are over; an owner that ended without an entry is a strike."""
+        over = []
+        for key, owner in zip(keys, owners, strict=True):
+            if owner is None or not owner.alive:
+                del self._taken[key]
+                self._strikes[key] += owner is None
+                over.append(key)
+            elif owner.call != self._taken[key].call:
+                del self._taken[key]
+                self._strikes[key] += not owner.took_over
+                self._leave_to(key, owner, _calls.youngest_holder())
+        return over
+
+    # ---- trouble ----
+
+    def _try(self, step: Step) -> Steps:
+        """Have a step of the store done; `None` where the store cannot do it, or is not this process's to touch."""
+        if self._lost or self._inherited:
+            return None
+        try:
+            return (yield step)
+        except StoreError as error:
+            self.counts["errors"] += 1
+            self._lost = True
+            if self.settings.strict:
+                raise
+            self.settings.reports.once(f"store: {error.problem}", f"computing without the store: {error}")
+            return None
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether this is a fork's copy of a call that its parent is making."""
+        return self.call.pid != os.getpid()
+
+    def _reject(self, number: int, cause: str, message: str) -> None:
+        self.counts["rejected"] += number
+        self.settings.reports.once(cause, f"not stored: {message}")
+
+    def _tell_long_wait(self, begun: int) -> None:
+        waited = (boot_ns() - begun) / 1e9
+        if waited > LONG_WAIT:
+            owner = next(iter(self._taken.values()))
+            age = (boot_ns() - owner.since) / 1e9
+            self.settings.reports.once(
+                f"wait for {owner.call}",
+                f"waiting {waited:.0f} s for process {owner.pid}, which has been computing for {age:.0f} s",
+            )
+
+    # ---- values ----
+
+    def _accept(self, key: Key, entry: Entry, outcome: str) -> bool:
+        """Take an entry as the result of ``key``, unless it cannot be decoded."""
+        try:
+            self._computed[key] = self.settings.codec.decode(entry.value)
+        except CodecError as error:
+            self.counts["errors"] += 1
+            self.settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
+            return False
+        self._entries[key] = entry.value
+        self._outcome[key] = outcome
+        return True
+
+    def _encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+        """The entries of computed ``keys`` in order of use, without those that no codec takes."""
+        wanted = set(keys)
+        order = [key for key in self.plan.by_use if key in wanted] if self.plan.has_duplicates else keys
+        for key in order:
+            try:
+                self._entries[key] = self.settings.codec.encode(self._computed[key])
+            except CodecError as error:
+                self._reject(1, f"codec: {error.problem}", str(error))
+        return [(key, self._entries[key]) for key in order if key in self._entries]
+
+    def _encode_shared(self, part: Sequence[Key]) -> None:
+        """Where the function returned one mutable object for several items, give each its own."""
+        seen: set[int] = set()
+        for key in part:
+            value = self._computed[key]
+            if id(value) in seen and type(value) not in IMMUTABLE:
+                self._computed[key] = self._copy(value)
+            seen.add(id(value))
+
+    def _copy(self, value: Any) -> Any:
+        try:
+            return self.settings.codec.decode(self.settings.codec.encode(value))
+        except CodecError:
+            return value  # it cannot be copied, so positions share it, as they would without a cache
+
+    def _merge(self) -> list[Any]:
+        """The results in order of positions; each mutable one is an object of its own."""
+        results = [self._computed[key] for key in self.plan.keys]
+        if self.plan.has_duplicates:
+            for position, key in enumerate(self.plan.keys):
+                if self.plan.first[key] != position and type(results[position]) not in IMMUTABLE:
+                    results[position] = self._copy(results[position])
+        return results
+
+    def end(self, error: BaseException | None) -> None:
+        """Give up every claim and count every position. Never waits, never raises; a fork's copy does nothing."""
+        if self._inherited:
+            return
+        abandoned = error is not None and not isinstance(error, Exception)
+        self.settings.store.release(self.call, abandoned=abandoned, counts=self._counted())
+        if self.call.holds:
+            self.call.holds = False
+            self.settings.wakeups.wake(self.plan.first)
+
+    def _counted(self) -> Counter[str]:
+        for position, key in enumerate(self.plan.keys):
+            outcome = self._outcome.get(key, "misses")
+            self.counts[outcome if self.plan.first[key] == position else "hits"] += 1
+        return self.counts
+
+
+def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
+    """Run the steps of a call in this thread; ``function`` is called with the items to compute."""
+    error: BaseException | None = None
+    driver = _Driver(run, function)
+    try:
+        return driver.run()
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        run.end(error)
+        driver.close()
+
+
+class _Driver:
+    """Does what a run asks for, waiting in the calling thread."""
+
+    def __init__(self, run: Run, function: Callable[[list[Any]], Any]) -> None:
+        self._call = run.call
+        self._store = run.settings.store
+        self._limit = run.settings.batch_size
+        self._wakeups = run.settings.wakeups
+        self._steps = run.steps()
+        self._function = function
+        self._bell = Event()
+
+    def run(self) -> list[Any]:
+        answer: Any = None
+        trouble: StoreError | None = None
+        while True:
+            try:
+                step = self._steps.throw(trouble) if trouble else self._steps.send(answer)
+            except StopIteration as done:
+                results: list[Any] = done.value
+                return results
+            answer, trouble = None, None
+            try:
+                answer = self._perform(step)
+            except StoreError as error:
+                if isinstance(step, Compute):
+                    raise
+                trouble = error
+
+    def close(self) -> None:
+        """Leave what the run was inside of when an exception ended it."""
+        self._steps.close()
+
+    def _perform(self, step: Step) -> Any:  # noqa: PLR0911  one return for each kind of step
+        match step:
+            case Read(keys):
+                return self._store.read(keys)
+            case Claim(keys):
+                return self._store.claim(self._call, keys, self._limit)
+            case Compute(items):
+                with _calls.inside(self._call):
+                    return self._function(items)
+            case Put(entries, drop, claim):
+                return self._store.put(self._call, entries, drop, claim, self._limit)
+            case Delete(keys):
+                return self._store.delete(keys)
+            case Owners(keys, before):
+                return self._store.owners(keys, before)
+            case Listen(keys):
+                return self._listen(keys)
+            case Wait(seconds):
+                self._bell.wait(seconds)
+                return self._bell.clear()
+
+    def _listen(self, keys: Sequence[Key]) -> AbstractContextManager[None]:
+        self._bell.clear()
+        return self._wakeups.listen(keys, self._bell.set)

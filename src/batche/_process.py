@@ -1,0 +1,58 @@
+"""What a process must know of itself: which one it is, what to renew after a fork, and the boot clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final, Protocol
+from weakref import WeakSet
+
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
+
+
+def boot_ns() -> int:
+    """Nanoseconds since the system was booted, sleep included where the platform can tell.
+
+    The same for all processes of a host; it never goes back and means nothing after a reboot.
+    """
+    if _BOOT_CLOCK is None:  # Windows, where only the in-process store is in use
+        return time.monotonic_ns()
+    return time.clock_gettime_ns(_BOOT_CLOCK)
+
+
+def boot_identity() -> int:
+    """A number that tells one boot of this host from another; always the same where the platform cannot tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return int(file.read().replace("-", ""), 16) >> 65 | 1
+    except OSError:
+        return 1
+
+
+def random_word() -> int:
+    """63 random bits, never zero, from the operating system: a fork does not repeat them."""
+    return int.from_bytes(os.urandom(8), "big") >> 1 | 1
+
+
+class Forkable(Protocol):
+    """What keeps locks or other state that a forked child must not inherit as it stands."""
+
+    def after_fork(self) -> None:
+        """Make the state a child's own. Runs in the child's only thread, before any other code of it."""
+
+
+_forkables: WeakSet[Forkable] = WeakSet()
+
+
+def renew_after_fork(forkable: Forkable) -> None:
+    """Have ``forkable.after_fork()`` called in every forked child, for as long as the object lives."""
+    _forkables.add(forkable)
+
+
+def _renew_all() -> None:
+    for forkable in list(_forkables):
+        forkable.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

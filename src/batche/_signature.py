@@ -1,0 +1,481 @@
+"""A call, split into its batch and the rest.
+
+`BatchSignature` checks a function once, when it is decorated, and then binds every call as
+`inspect.signature` binds it, defaults applied. It does so itself, in a fraction of the time, because a
+call with a single cached item is not much more than its binding.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, Final, NamedTuple, NoReturn
+
+from batche.errors import AnnotationError, ResultLengthError, SignatureError
+
+_BY_KEYWORD: Final = sys.maxsize
+"""The position of a parameter that has none."""
+
+
+class _Absent:
+    """The type of `_ABSENT`, which no caller can pass."""
+
+    __slots__ = ()
+
+
+_ABSENT: Final = _Absent()
+
+
+class _Spot(NamedTuple):
+    """Where a batch is passed: ``position`` is `_BY_KEYWORD` for one that has no position."""
+
+    name: str
+    position: int
+    positional_only: bool
+
+
+class Bound:
+    """One call, bound.
+
+    Attributes:
+        batch: what was passed as the batch, as it is; for several batches, the tuple of them.
+        arguments: every other argument by its parameter's name, in the parameters' order, defaults
+            applied and ignored names left out; ``*args`` as a tuple and ``**kwargs`` as a dict under
+            their own names.
+    """
+
+    __slots__ = ("_args", "_kwargs", "_signature", "arguments", "batch")
+
+    def __init__(
+        self,
+        signature: BatchSignature,
+        batch: Any,
+        arguments: Mapping[str, object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.batch = batch
+        self.arguments = arguments
+        self._signature = signature
+        self._args = args
+        self._kwargs = kwargs
+
+    def call(self, items: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call with ``items`` as its batch, everything else passed as the caller did."""
+        return self._signature.replace(self._args, self._kwargs, items)
+
+
+class BatchSignature:
+    """The parameters of a batch function.
+
+    ``variable`` is the name of the parameter that holds the batch, or a tuple of names for aligned
+    batches, whose items are then tuples. A name that is no parameter belongs to ``**kwargs``, if there
+    is one, and must then be passed by keyword. ``ignore`` names parameters that `Bound.arguments`
+    leaves out, also inside ``**kwargs``.
+    """
+
+    __slots__ = (
+        "_absorbs",
+        "_absorbs_keywords",
+        "_absorbs_positions",
+        "_dropped",
+        "_dropped_keywords",
+        "_enough",
+        "_hints",
+        "_index",
+        "_positional",
+        "_required",
+        "_signature",
+        "_spots",
+        "_template",
+        "_variable",
+        "function",
+        "name",
+        "variables",
+    )
+
+    def __init__(
+        self, function: Callable[..., Any], variable: str | tuple[str, ...], ignore: Iterable[str] = ()
+    ) -> None:
+        """Check the function.
+
+        Raises:
+            SignatureError: a name is no parameter, or one that cannot hold a batch or be ignored.
+            AnnotationError: a batch or the result is annotated as something that is no list.
+        """
+        self.function = function
+        self.name = function_name(function)
+        self.variables = (variable,) if isinstance(variable, str) else tuple(variable)
+        self._variable = variable if isinstance(variable, str) else None
+        self._signature = self._inspect(function)
+        self._read_parameters(list(self._signature.parameters.values()))
+        self._check_variables()
+        self._drop(ignore)
+        self._spots = tuple(sorted(map(self._spot, self.variables), key=lambda spot: spot.position))
+        self._hints = {name: self._hint(name) for name in (*self.variables, "return")}
+        self._check_annotations()
+
+    # Decoration.
+
+    def _inspect(self, function: Callable[..., Any]) -> inspect.Signature:
+        try:
+            return _signature_of(function)
+        except (TypeError, ValueError) as error:
+            raise self._error(f"its parameters cannot be read ({error}); decorate a Python function") from error
+
+    def _read_parameters(self, parameters: list[inspect.Parameter]) -> None:
+        kinds: dict[Any, list[str]] = {kind: [] for kind in _KINDS}
+        for parameter in parameters:
+            kinds[parameter.kind].append(parameter.name)
+        only, both, surplus, keyword, rest = (kinds[kind] for kind in _KINDS)
+        self._absorbs_positions = surplus[0] if surplus else None
+        self._absorbs_keywords = rest[0] if rest else None
+        self._absorbs = bool(surplus or rest)
+        named = {parameter.name for parameter in parameters}
+        free = [name for name in self.variables if rest and name not in named]  # batches inside **kwargs
+        self._positional = (*only, *both)
+        self._index = {name: len(only) + index for index, name in enumerate(both)}
+        self._index.update(dict.fromkeys([*keyword, *free], _BY_KEYWORD))
+        self._template = {parameter.name: _default(parameter) for parameter in parameters}
+        self._template.update(dict.fromkeys(free, _ABSENT))
+        self._required = tuple(name for name, value in self._template.items() if value is _ABSENT)
+        by_keyword = any(name not in self._positional for name in self._required)
+        self._enough = _BY_KEYWORD if by_keyword else len(self._required)
+
+    def _check_variables(self) -> None:
+        if not self.variables or len(set(self.variables)) < len(self.variables):
+            raise self._error('name the batch parameter, as in @cache_batch_variable("texts"), and each only once')
+        for name in self.variables:
+            if name not in self._template:
+                raise self._invalid(name, f"its parameters are {_listed(self._signature.parameters)}")
+            if name in (self._absorbs_positions, self._absorbs_keywords):
+                raise self._invalid(name, "it collects many arguments; take the batch as one list")
+
+    def _drop(self, ignore: Iterable[str]) -> None:
+        if isinstance(ignore, str):
+            raise self._error(f"ignore= takes several names: write ignore=({ignore!r},)")
+        names = dict.fromkeys(ignore)
+        for name in names:
+            if name in self.variables:
+                raise self._error(f"ignore= names the batch {name!r}; it can only leave out other parameters")
+            if name not in self._template and self._absorbs_keywords is None:
+                others = [other for other in self._template if other not in self.variables]
+                raise self._error(f"ignore= names {name!r}, which is no parameter; it can name {_listed(others)}")
+        self._dropped = tuple(name for name in names if name in self._template)
+        self._dropped_keywords = frozenset(names)
+
+    def _spot(self, name: str) -> _Spot:
+        if name in self._index:
+            return _Spot(name, self._index[name], positional_only=False)
+        return _Spot(name, self._positional.index(name), positional_only=True)
+
+    def _hint(self, name: str) -> Any:
+        parameter = self._signature.parameters.get(name)
+        if name == "return":
+            return _resolve(self.function, self._signature.return_annotation)
+        return _resolve(self.function, parameter.annotation) if parameter else inspect.Parameter.empty
+
+    def _check_annotations(self) -> None:
+        for name in self.variables:
+            if not _is_unchecked(self._hints[name]) and not _accepts_list(self._hints[name]):
+                raise AnnotationError(self.name, name, f"{name} annotation must be a list of hashable objects")
+        result = self._hints["return"]
+        if not _is_unchecked(result) and not _accepts_list(result, or_array=True):
+            raise AnnotationError(self.name, "return", "return annotation must be a list")
+
+    # Calls.
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
+        """Bind one call.
+
+        Raises:
+            SignatureError: no batch was passed and its parameter has no default.
+            TypeError: the arguments do not fit, in the words of the function itself.
+        """
+        arguments = self._template.copy()
+        for name, value in zip(self._positional, args):  # noqa: B905 - strict= alone costs 0.15 us of every call
+            arguments[name] = value
+        given = len(args)
+        unplaced = {}
+        if kwargs:
+            for name, value in kwargs.items():
+                if self._index.get(name, -1) < given:  # unknown, or passed by position already
+                    unplaced[name] = value
+                else:
+                    arguments[name] = value
+        if given < self._enough:
+            self._require(args, kwargs, arguments)
+        if self._absorbs or unplaced or given > len(self._positional):
+            self._absorb(args, kwargs, unplaced, arguments)
+        if self._variable is None:
+            batch: Any = tuple([arguments.pop(name) for name in self.variables])
+        else:
+            batch = arguments.pop(self._variable)
+        for name in self._dropped:
+            del arguments[name]
+        return Bound(self, batch, arguments, args, kwargs)
+
+    def _require(self, args: tuple[Any, ...], kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
+        for name in self._required:
+            if arguments[name] is _ABSENT:
+                self._refuse(args, kwargs, arguments)
+
+    def _absorb(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], unplaced: dict[str, Any], arguments: dict[str, Any]
+    ) -> None:
+        """Give ``*args`` and ``**kwargs`` what no other parameter takes, or refuse it."""
+        surplus = args[len(self._positional) :]
+        if self._absorbs_positions:
+            arguments[self._absorbs_positions] = surplus
+        elif surplus:
+            self._refuse(args, kwargs, arguments)
+        if self._absorbs_keywords and unplaced.keys().isdisjoint(self._index):
+            dropped = self._dropped_keywords
+            arguments[self._absorbs_keywords] = {key: unplaced[key] for key in unplaced if key not in dropped}
+        elif unplaced:
+            self._refuse(args, kwargs, arguments)
+
+    def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any], arguments: dict[str, Any]) -> NoReturn:
+        for name in self.variables:
+            if arguments[name] is _ABSENT:
+                raise self._invalid(name, "this call does not pass it")
+        if isinstance(self.function, types.FunctionType) and not hasattr(self.function, "__wrapped__"):
+            self.function(*args, **kwargs)  # its body does not run: the arguments do not fit
+        self._signature.bind(*args, **kwargs)
+        raise self._error("the arguments do not fit its parameters")
+
+    def replace(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], items: list[Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a bound call with ``items`` in place of its batch."""
+        if self._variable is not None:
+            return self._put(args, kwargs, self._spots[0], items)
+        columns = dict(zip(self.variables, map(list, zip(*items, strict=True)), strict=True))
+        for spot in self._spots:
+            args, kwargs = self._put(args, kwargs, spot, columns[spot.name])
+        return args, kwargs
+
+    def _put(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], spot: _Spot, items: list[Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        name, position, positional_only = spot
+        if position < len(args):
+            return (*args[:position], items, *args[position + 1 :]), kwargs
+        if positional_only:
+            between = [self._template[other] for other in self._positional[len(args) : position]]
+            return (*args, *between, items), kwargs
+        return args, {**kwargs, name: items}
+
+    # The batch.
+
+    @property
+    def allows_none(self) -> bool:
+        """Whether `None` may stand for the batch: its annotation or its default says so."""
+        return all(map(self._allows_none, self.variables))
+
+    def _allows_none(self, name: str) -> bool:
+        return self._template[name] is None or _mentions_none(self._hints[name])
+
+    def is_uncached(self, batch: Any) -> bool:
+        """Whether a bound batch is a `None` that the signature allows: it goes to the function as it is."""
+        if self._variable is not None:
+            return batch is None and self._allows_none(self._variable)
+        return any(part is None and self._allows_none(name) for name, part in zip(self.variables, batch, strict=True))
+
+    def items(self, batch: Any) -> list[Any]:
+        """A bound batch as a new list of its items.
+
+        Raises:
+            SignatureError: it is no batch, or several batches are not of one length.
+        """
+        if self._variable is not None:
+            return items_of(batch, self.name, self._variable)
+        columns = [items_of(part, self.name, name) for name, part in zip(self.variables, batch, strict=True)]
+        if len(set(map(len, columns))) > 1:
+            lengths = ", ".join(f"{len(column)} {name}" for name, column in zip(self.variables, columns, strict=True))
+            raise self._error(f"aligned batches must be of one length; this call passes {lengths}")
+        return list(zip(*columns, strict=True))
+
+    def _invalid(self, name: str, why: str) -> SignatureError:
+        return self._error(f"{name} must be a valid argument of the batch function: {why}")
+
+    def _error(self, problem: str) -> SignatureError:
+        return SignatureError(self.name, problem)
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The qualified name of what is decorated, or for an object without one that of its class: for messages."""
+    innermost = inspect.unwrap(function)
+    return getattr(innermost, "__qualname__", None) or type(innermost).__qualname__
+
+
+def not_called_message(function: Callable[..., Any]) -> SignatureError:
+    """The error for ``@cache_batch_variable`` without parentheses: it shows the right form."""
+    try:
+        parameters = [name for name in _signature_of(function).parameters if name not in ("self", "cls")]
+    except (TypeError, ValueError):
+        parameters = []
+    variable = parameters[0] if parameters else "texts"
+    problem = f'name the parameter that holds the batch: @cache_batch_variable("{variable}")'
+    return SignatureError(function_name(function), problem)
+
+
+def items_of(batch: Any, function_name: str, variable: str = "the batch") -> list[Any]:
+    """The items of a batch, in a new list: later changes of the caller's list do not reach the call.
+
+    Any iterable is a batch, but a `str`, bytes, a mapping or a set: the first three are most likely one
+    item, and a set has no order to give results in.
+
+    Raises:
+        SignatureError: it is one of those, or no iterable.
+    """
+    if type(batch) is list:
+        return batch.copy()
+    if isinstance(batch, _NO_BATCH) or not hasattr(type(batch), "__iter__"):
+        raise SignatureError(
+            function_name,
+            f"{variable} must be a valid argument of the batch function: a list of items, not "
+            f"{_described(batch)}; for one item x write f([x]), for an unordered collection f(sorted(xs))",
+        )
+    return list(batch)
+
+
+def results_of(result: Any, expected: int, function_name: str) -> list[Any]:
+    """What a batch function returned, as a new list of one result for each item.
+
+    An array or a tensor gives its rows, and so does any other sized collection that keeps an order. A
+    table (an object with ``columns``) is refused: to iterate it gives columns, not rows.
+
+    Raises:
+        ResultLengthError: it is nothing of that, or its length is not ``expected``.
+    """
+    if type(result) is not list and not _is_rows(result):
+        raise ResultLengthError(function_name, expected, _described(result))
+    results = list(result)
+    if len(results) != expected:
+        raise ResultLengthError(function_name, expected, f"{len(results)} result{'s' * (len(results) != 1)}")
+    return results
+
+
+_NO_BATCH: Final = (str, bytes, bytearray, memoryview, Mapping, Set)
+
+_KINDS: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.KEYWORD_ONLY,
+    inspect.Parameter.VAR_KEYWORD,
+)
+
+
+def _is_rows(result: Any) -> bool:
+    if isinstance(result, (*_NO_BATCH, Iterator)) or hasattr(result, "columns"):
+        return False
+    if not hasattr(type(result), "__len__") or not hasattr(type(result), "__iter__"):
+        return False
+    return getattr(result, "ndim", 1) != 0
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "None"
+    if inspect.isawaitable(value):
+        return "an awaitable that nobody awaited"
+    shape = "0-dimensional " if getattr(value, "ndim", 1) == 0 else ""
+    name = shape + type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return ()
+    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return {}
+    return _ABSENT if parameter.default is inspect.Parameter.empty else parameter.default
+
+
+# Annotations.
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        import annotationlib  # names that only type checkers import stay forward references
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _resolve(function: Callable[..., Any], annotation: Any) -> Any:
+    """The annotation, if it is text evaluated where the function was defined, else as it is."""
+    if not isinstance(annotation, str):
+        return annotation
+    innermost = inspect.unwrap(function)
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"hint": annotation}
+    parameters = {parameter.__name__: parameter for parameter in getattr(innermost, "__type_params__", ())}
+    try:
+        scope = getattr(innermost, "__globals__", {})
+        return typing.get_type_hints(holder, scope, parameters, include_extras=True)["hint"]
+    except Exception:  # whatever evaluating somebody's text may raise: then the annotation cannot be checked
+        return annotation
+
+
+def _is_unchecked(hint: Any) -> bool:
+    """No annotation, or ``None`` where it is the whole of one, as 0.1.1 had it."""
+    return hint is inspect.Parameter.empty or hint is None or hint is types.NoneType
+
+
+def _accepts_list(hint: Any, or_array: bool = False) -> bool:
+    """Whether a list is (or, for the unresolved, may be) what the annotation says."""
+    if hint is Any or isinstance(hint, (str, typing.ForwardRef, typing.TypeVar)):
+        return True
+    plain = _unwrapped(hint)
+    if plain is not hint:
+        return _accepts_list(plain, or_array)
+    origin = typing.get_origin(hint)
+    if origin in _UNIONS:
+        return any(_accepts_list(member, or_array) for member in typing.get_args(hint))
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return False
+    try:
+        return issubclass(list, kind) or (or_array and _is_array_type(kind))
+    except TypeError:  # a Protocol that cannot be checked at run time
+        return True
+
+
+def _mentions_none(hint: Any) -> bool:
+    plain = _unwrapped(hint)
+    if plain is not hint:
+        return _mentions_none(plain)
+    if typing.get_origin(hint) in _UNIONS:
+        return any(map(_mentions_none, typing.get_args(hint)))
+    return hint is types.NoneType
+
+
+def _unwrapped(hint: Any) -> Any:
+    """What `Annotated`, a `NewType` or a ``type`` statement stands for; anything else as it is."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return hint.__origin__
+    if isinstance(hint, typing.NewType):
+        return hint.__supertype__
+    alias = typing.get_origin(hint) or hint
+    return alias.__value__ if type(alias).__name__ == "TypeAliasType" else hint
+
+
+def _is_array_type(kind: type) -> bool:
+    """Told by name: importing numpy or torch is the user's to decide."""
+    return any((base.__module__.partition(".")[0], base.__name__) in _ARRAYS for base in kind.__mro__)
+
+
+_UNIONS: Final = (typing.Union, types.UnionType)
+_ARRAYS: Final = frozenset({("numpy", "ndarray"), ("torch", "Tensor")})

@@ -1,0 +1,156 @@
+"""What can go wrong, as one tree.
+
+Every error is a [`BatcheException`][] and also the built-in that names its kind, so that both
+``except BatcheException`` and ``except TypeError`` work. Each keeps what it is about in fields, builds
+its message from them, and pickles: an error raised in a worker arrives whole in its parent.
+"""
+
+from __future__ import annotations
+
+
+class BatcheException(Exception):
+    """The base of every error of this library."""
+
+
+class _Fields(BatcheException):
+    """An error whose arguments are its fields, in the order of ``_fields``.
+
+    `Exception` pickles by calling the class with ``args``; keeping exactly the fields there makes
+    every error below pickle, copy and compare by what it says.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def __init__(self, *values: object) -> None:
+        if len(values) != len(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self._fields)}")
+        super().__init__(*values)
+        for name, value in zip(self._fields, values, strict=True):
+            setattr(self, name, value)
+
+
+class SignatureError(_Fields, TypeError):
+    """The decorator or a call does not fit the function's parameters.
+
+    Attributes:
+        function: the function's qualified name.
+        problem: what does not fit and what to write instead.
+    """
+
+    _fields = ("function", "problem")
+    function: str
+    problem: str
+
+    def __init__(self, function: str, problem: str) -> None:
+        super().__init__(function, problem)
+
+    def __str__(self) -> str:
+        return f"{self.function}: {self.problem}"
+
+
+class AnnotationError(_Fields, TypeError):
+    """An annotation of the function says that it is not a batch function.
+
+    Attributes:
+        function: the function's qualified name.
+        parameter: the annotated parameter, or ``"return"``.
+        problem: what the annotation must be.
+    """
+
+    _fields = ("function", "parameter", "problem")
+    function: str
+    parameter: str
+    problem: str
+
+    def __init__(self, function: str, parameter: str, problem: str) -> None:
+        super().__init__(function, parameter, problem)
+
+    def __str__(self) -> str:
+        return f"{self.function}: {self.problem}"
+
+
+class UnkeyableError(_Fields, TypeError):
+    """An item or an argument has no canonical key.
+
+    Attributes:
+        where: what could not be keyed: ``"item 3"`` or ``"argument 'client'"``.
+        type_name: the full name of the type that has no key (perhaps of a part of the value).
+        problem: why it has none, in a few words; empty when its type is simply not listed.
+    """
+
+    _fields = ("where", "type_name", "problem")
+    where: str
+    type_name: str
+    problem: str
+
+    def __init__(self, where: str, type_name: str, problem: str = "") -> None:
+        super().__init__(where, type_name, problem)
+
+    def __str__(self) -> str:
+        why = f" ({self.problem})" if self.problem else ""
+        ways = ["give its class a __batche_key__() method that returns plain data"]
+        if not self.where.startswith("argument"):
+            ways.append("pass key= to the decorator to cache the item by something plain")
+        if not self.where.startswith("item"):
+            ways.append("name the argument in ignore= if it does not change the answer")
+        return f"{self.where} of type {self.type_name} has no canonical key{why}: " + ", or ".join(ways)
+
+
+class ResultLengthError(_Fields, ValueError):
+    """The function did not return one result for each item.
+
+    Attributes:
+        function: the function's qualified name.
+        expected: the number of items it was given.
+        got: what it returned instead, in words: ``"3 results"``, ``"a generator"``.
+    """
+
+    _fields = ("function", "expected", "got")
+    function: str
+    expected: int
+    got: str
+
+    def __init__(self, function: str, expected: int, got: str) -> None:
+        super().__init__(function, expected, got)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.function}: batch function must return a list of predictions of the same length "
+            f"as the batch: it was given {self.expected} items and returned {self.got}"
+        )
+
+
+class CodecError(_Fields, ValueError):
+    """A value cannot be encoded so that it comes back the same, or bytes cannot be decoded.
+
+    Attributes:
+        codec: the codec's name.
+        problem: what it cannot do and what to do instead.
+    """
+
+    _fields = ("codec", "problem")
+    codec: str
+    problem: str
+
+    def __init__(self, codec: str, problem: str) -> None:
+        super().__init__(codec, problem)
+
+    def __str__(self) -> str:
+        return f"codec {self.codec!r}: {self.problem}"
+
+
+class StoreError(BatcheException, OSError):
+    """The store cannot be used: no room, no permission, damaged, or busy beyond its bound.
+
+    Attributes:
+        store: which store, as a user would name it.
+        problem: what is wrong and what to do about it.
+    """
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(f"{store}: {problem}")
+        self.store = store
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str]]:
+        return type(self), (self.store, self.problem)

@@ -1,0 +1,96 @@
+"""The `Store` protocol: batch first, so that one step of the engine is one round trip.
+
+A store keeps two things under a key: an *entry* (a result) and a *claim* (a caller's right to compute it).
+It never sees an item, a scope or a function. All keys of one call of a method belong to one namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+
+from batche._types import MINE, CacheInfo, Call, Entry, Key, Mine, Owner, Stored
+
+Answer: TypeAlias = Entry | Owner | Literal[Mine.MINE]
+"""What a claim comes to: the entry that is there by now, who else computes it, or `MINE`."""
+
+COUNTED: Final = ("hits", "misses", "waits", "expirations", "takeovers", "rejected", "errors", "near_hits")
+"""The counts that callers report, in the order of a row of counts; the others a store keeps itself."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps entries and claims. Any method may raise [`StoreError`][batche.StoreError], and nothing else.
+
+    Methods are called from any thread. ``encoded`` says what values are: bytes made by the function's codec
+    where `True`, the results themselves where `False` (then the store never leaves its process).
+    """
+
+    encoded: bool
+
+    def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
+        """The entries of ``keys``, aligned, `None` where there is none. Takes no lock that a writer holds.
+
+        Reading is a use: it makes entries recent, the last key most of all. With ``use=False`` it does not.
+        """
+        ...
+
+    def claim(self, call: Call, keys: Sequence[Key], /, limit: int | None = None) -> Sequence[Answer]:
+        """Claim ``keys`` for ``call`` in order, until ``limit`` of them are won; one answer for each key tried.
+
+        Each key is read again in the same step, so an entry stored meanwhile is never computed again. Claims of
+        dead owners are taken over. The answer is shorter than ``keys`` where the limit was reached.
+
+        A claim saves double work; losing one costs a second computation, never a wrong entry.
+        """
+        ...
+
+    def put(
+        self,
+        call: Call,
+        entries: Sequence[tuple[Key, Any]],
+        /,
+        drop: Sequence[Key] = (),
+        claim: Sequence[Key] = (),
+        limit: int | None = None,
+    ) -> Stored:
+        """Store what ``call`` computed, each only under its own claim, which ends; then claim the next keys.
+
+        An entry whose claim is gone (voided by an invalidation, or taken over) is not stored. ``drop`` are
+        claimed keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`.
+        """
+        ...
+
+    def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
+        """End ``call`` and so every claim it still holds, and count its outcomes. Never waits, never raises.
+
+        ``abandoned`` says that its caller did not live to see an outcome: waiters treat it as dead. ``counts`` are
+        added to those of the call's namespace; their names are those of `COUNTED`.
+        """
+        ...
+
+    def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
+        """Who holds the claim of each key: `None` where nobody does, ``alive=False`` where its owner died.
+
+        ``before`` is an earlier answer for the same keys; a store that can tell that nothing changed returns it.
+        """
+        ...
+
+    def delete(self, keys: Sequence[Key], /) -> int:
+        """Remove entries and void the claims of ``keys``; the number of entries removed."""
+        ...
+
+    def clear(self, namespace: bytes, /) -> int:
+        """Remove every entry of a namespace, void its claims and zero its counts; the number removed."""
+        ...
+
+    def stats(self, namespace: bytes, /) -> CacheInfo:
+        """The counts of a namespace over all processes; changes nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this process holds open. May be called twice; entries stay where the store persists."""
+        ...
+
+
+__all__ = ["COUNTED", "MINE", "Answer", "Store"]

@@ -1,0 +1,104 @@
+"""Claims as LMDB holds them: who wins, who is still alive, and what is swept away.
+
+A claim holds while its owner's lock, token and word do (see `workers`). A claim that is over may stay written
+down; it is overwritten by whoever claims the key next, and swept by the next writer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from batche._process import random_word
+from batche._types import MINE, Call, Key, Mine, Owner
+from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.records import CLAIM, Claimed, pack_claim, unpack_claim
+from batche.stores.lmdb.workers import Handle, State
+from batche.stores.lmdb.writing import claimed_keys
+
+MOST_SWEPT: Final = 1024
+"""Claims that one transaction looks at; the next writer goes on."""
+
+
+class Claims:
+    """The claims of one environment."""
+
+    def __init__(self, opened: OpenEnvironment) -> None:
+        self._workers = opened.workers
+        self._slots = opened.slots
+
+    def begin(self, call: Call) -> None:
+        """Write ``call`` down among the running ones, once."""
+        if call.handle is None:
+            call.handle = self._workers.begin()
+
+    def end(self, call: Call, *, abandoned: bool) -> None:
+        """End ``call``: one 8-byte store ends every claim it still holds."""
+        handle, call.handle = call.handle, None
+        if handle is not None:
+            self._workers.end(handle, abandoned=abandoned)
+            if call.holds:
+                self._slots.ended(random_word())
+
+    def bytes_of(self, call: Call, epoch: int, *, took_over: bool = False) -> bytes:
+        """A claim of ``call``, as it is written; only the last byte says whether it took over from the dead."""
+        return pack_claim(call.handle, call.id, os.getpid(), epoch, took_over=took_over)
+
+    def judge(self, raw: bytes | None, epoch: int, known: dict[Handle, State]) -> tuple[State, Claimed | None]:
+        """What a written claim is worth. ``known`` remembers owners that were looked at already."""
+        claimed = unpack_claim(raw) if raw is not None else None
+        if claimed is None or claimed.epoch != epoch:
+            return State.ENDED, claimed
+        state = known.get(claimed.handle)
+        if state is None:
+            state = known[claimed.handle] = self._workers.state(claimed.handle)
+        return state, claimed
+
+    def win(
+        self, transaction: Transaction, call: Call, key: Key, epoch: int, known: dict[Handle, State]
+    ) -> tuple[Mine, bool] | Owner:
+        """Claim a key that has no entry: `MINE` and whether it was taken over from the dead, or who owns it."""
+        mine = self.bytes_of(call, epoch)
+        if transaction.put(CLAIM + key, mine, overwrite=False):
+            return MINE, False
+        state, claimed = self.judge(transaction.get(CLAIM + key), epoch, known)
+        if state is State.RUNNING and claimed is not None:
+            return owner_of(claimed)
+        died = state is State.DEAD
+        transaction.put(CLAIM + key, self.bytes_of(call, epoch, took_over=died))
+        return MINE, died
+
+    def owners(self, raws: Sequence[bytes | None], epoch: int) -> list[Owner | None]:
+        """Who holds each of the written claims."""
+        known: dict[Handle, State] = {}
+        return [self._owner(*self.judge(raw, epoch, known)) for raw in raws]
+
+    def _owner(self, state: State, claimed: Claimed | None) -> Owner | None:
+        if claimed is None or state is State.ENDED:
+            return None
+        return owner_of(claimed, alive=state is State.RUNNING)
+
+    def sweep(self, transaction: Transaction) -> None:
+        """Remove the claims that are over, where a call has left some."""
+        ended = self._slots.to_sweep()
+        if ended is None:
+            return
+        found = claimed_keys(transaction, MOST_SWEPT)
+        known: dict[Handle, State] = {}
+        for key, raw in found:
+            claimed = unpack_claim(raw)
+            if claimed is None or self.judge(raw, claimed.epoch, known)[0] is not State.RUNNING:
+                transaction.delete(CLAIM + key)
+        if len(found) < MOST_SWEPT:
+            self._slots.swept(ended)
+
+    def suspect(self) -> None:
+        """Have the next writer sweep: somebody died."""
+        self._slots.ended(random_word())
+
+
+def owner_of(claimed: Claimed, *, alive: bool = True) -> Owner:
+    """The owner that a claim names."""
+    return Owner(claimed.call, claimed.pid, alive, claimed.took_over)

@@ -1,0 +1,127 @@
+"""Counts that are true over all processes, dead ones included.
+
+A process counts in a *lane* of its own for each namespace: only its owner adds to it, with plain stores, so a
+count costs no transaction. Lanes outlive their owners; the next writer folds a dead owner's lane into the
+namespace's totals, in one transaction with a mark that says so, and then frees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+from batche._process import renew_after_fork
+from batche.stores.base import COUNTED
+from batche.stores.lmdb.words import WORD, Words, allocate
+
+LANE_WORDS: Final = 16
+_TOKEN, _NAMESPACE, _ROW, _COUNTS = 0, 2, 3, 8
+_FIRST_LANES: Final = 32
+_INDEX: Final = {name: index for index, name in enumerate(COUNTED)}
+
+
+def new_table(directory: Path) -> None:
+    """Make the lanes of a new environment."""
+    allocate(directory / "counts", _FIRST_LANES * LANE_WORDS * WORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one process counted for one namespace."""
+
+    index: int
+    token: tuple[int, int]
+    namespace: bytes
+    row: int
+    counts: tuple[int, ...]
+
+
+class Lanes:
+    """The lanes of one environment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._table = Words(directory / "counts")
+        self._own: dict[bytes, int] = {}
+        self._pending: dict[bytes, dict[str, int]] = {}
+        self._mutex = RLock()  # re-entrant: a signal handler may count at any point
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self._mutex = RLock()
+        self._own = {}
+        self._pending = {}
+
+    def has(self, namespace: bytes) -> bool:
+        """Whether this process has a lane for ``namespace``."""
+        return namespace in self._own
+
+    def add(self, namespace: bytes, counts: Mapping[str, int]) -> None:
+        """Count. Without a lane yet, the counts are kept in this process until there is one."""
+        with self._mutex:
+            lane = self._own.get(namespace)
+            if lane is None:
+                pending = self._pending.setdefault(namespace, {})
+                for name, number in counts.items():
+                    pending[name] = pending.get(name, 0) + number
+                return
+            words, start = self._table.view, lane * LANE_WORDS + _COUNTS
+            for name, number in counts.items():
+                words[start + _INDEX[name]] += number
+
+    def take(self, namespace: bytes, token: tuple[int, int], row: int) -> None:
+        """Take a free lane for this process. The caller holds the writer's lock."""
+        with self._mutex:
+            if namespace in self._own:
+                return
+            index = self._find_free()
+            words, start = self._table.view, index * LANE_WORDS
+            for word in range(start, start + LANE_WORDS):
+                words[word] = 0
+            words[start + _NAMESPACE] = int.from_bytes(namespace, "big")
+            words[start + _ROW] = row
+            words[start + 1], words[start] = token[1], token[0]
+            self._own[namespace] = index
+            self.add(namespace, self._pending.pop(namespace, {}))
+
+    def _find_free(self) -> int:
+        self._table.refresh()
+        tokens = self._table.view[::LANE_WORDS].tolist()
+        if 0 not in tokens:
+            self._table.grow(len(self._table))
+            return len(tokens)
+        return tokens.index(0)
+
+    def drop(self, namespace: bytes) -> None:
+        """Give up this process's lane of ``namespace``, whose counts nobody will ask for."""
+        with self._mutex:
+            index = self._own.pop(namespace, None)
+            if index is not None:
+                self._table.view[index * LANE_WORDS] = 0
+
+    def all(self) -> Iterator[Lane]:
+        """Every lane in use, as it stands."""
+        self._table.refresh()
+        words = self._table.view
+        for start in range(0, len(words), LANE_WORDS):
+            lane = words[start : start + LANE_WORDS].tolist()
+            if lane[_TOKEN]:
+                yield Lane(
+                    start // LANE_WORDS,
+                    (lane[_TOKEN], lane[_TOKEN + 1]),
+                    lane[_NAMESPACE].to_bytes(8, "big"),
+                    lane[_ROW],
+                    tuple(lane[_COUNTS : _COUNTS + len(COUNTED)]),
+                )
+
+    def hold(self, lanes: Sequence[Lane]) -> bool:
+        """Whether each of ``lanes`` still belongs to the process that it was read of."""
+        self._table.refresh()
+        words = self._table.view
+        return all((words[at], words[at + 1]) == lane.token for lane in lanes for at in (lane.index * LANE_WORDS,))
+
+    def free(self, lane: Lane) -> None:
+        """Free a lane whose counts were folded. The caller holds the writer's lock."""
+        self._table.view[lane.index * LANE_WORDS] = 0

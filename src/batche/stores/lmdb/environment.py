@@ -1,0 +1,232 @@
+"""One LMDB environment: opened once for each inode and process, passed through the fork gate, written in turn."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final, Protocol, TypeVar
+
+import lmdb
+
+from batche._process import renew_after_fork
+from batche.errors import StoreError
+from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
+from batche.stores.lmdb.words import allocate
+
+FORMAT: Final = 1
+"""The version of all that is written in an environment's directory."""
+MAP_BYTES: Final = 64 << 30
+"""Address space, not room: it is fixed at creation, because resizing a shared map breaks other processes."""
+READERS: Final = 1022
+"""As many as fit in a lock file of `LOCK_BYTES`."""
+LOCK_BYTES: Final = 1 << 16
+PATIENCE: Final = 10.0
+"""Seconds that a writer waits for its turn before it gives up and answers without the store."""
+_FIRST_TRY: Final = 0.00005
+_LAST_TRY: Final = 0.002
+
+T = TypeVar("T")
+
+
+class StoreBusyError(StoreError):
+    """Another writer has been at work for longer than this one may wait."""
+
+
+class Transaction(Protocol):
+    """The part of an LMDB transaction that is used here."""
+
+    def get(self, key: bytes, /) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes, /, *, overwrite: bool = True) -> bool: ...
+
+    def pop(self, key: bytes, /) -> bytes | None: ...
+
+    def delete(self, key: bytes, /) -> bool: ...
+
+    def cursor(self) -> Any: ...
+
+
+class Environment:
+    """An open environment. ``read`` and ``write`` run a function inside a transaction of its own.
+
+    Such a function must be short and plain: no waiting, no encoding, no user's code. Values it returns are bytes;
+    they are decoded outside.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
+        self.path = path
+        self.durable = durable
+        self._env: lmdb.Environment | None = None
+        self._broken = ""
+        self._gate_file = os.open(path / "gate", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._renew()
+        self._open()
+        GATE.heirs.add(self)
+        renew_after_fork(self)
+
+    def _renew(self) -> None:
+        self._opening = RLock()
+        self._turn = RLock()  # re-entrant so that an interrupted acquire can be told and undone
+
+    after_fork = _renew
+
+    def forked(self, *, clean: bool) -> None:
+        """In a forked child: close what was inherited, so that the next use opens it anew; or never touch it."""
+        if not clean:
+            self._broken = "this process was forked while the store was in use, and cannot use it"
+        elif self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _open(self) -> lmdb.Environment:
+        size = int(self.about()["map_size"])
+        while True:
+            try:
+                self._env = lmdb.open(
+                    str(self.path),
+                    map_size=size,
+                    create=True,
+                    mode=0o600,
+                    sync=self.durable,
+                    metasync=self.durable,
+                    max_readers=READERS,
+                    max_spare_txns=0,
+                    lib_version=0,
+                )
+                self._env.reader_check()
+            except lmdb.MemoryError:
+                size //= 2  # an address space limit (ulimit -v); what is there still has to fit
+            except lmdb.Error as error:
+                raise self._trouble(error) from error
+            else:
+                return self._env
+
+    def about(self) -> dict[str, Any]:
+        """What was written down when the environment was made."""
+        try:
+            about: dict[str, Any] = json.loads((self.path / "format").read_bytes())
+        except (OSError, ValueError) as error:
+            raise StoreError(str(self.path), f"is not a store, or is damaged ({error}); delete the directory") from error
+        if about.get("format") != FORMAT:
+            raise StoreError(str(self.path), f"was written by another version of batche (format {about.get('format')})")
+        return about
+
+    def _handle(self) -> lmdb.Environment:
+        if self._broken:
+            raise StoreError(str(self.path), self._broken)
+        return self._env or self._open_again()
+
+    def _open_again(self) -> lmdb.Environment:
+        with self._opening:
+            return self._env or self._open()
+
+    def _trouble(self, error: Exception) -> StoreError:
+        return StoreError(str(self.path), f"{type(error).__name__}: {error}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
+            raise error if isinstance(error, StoreError) else self._trouble(error) from error
+
+    def read(self, body: Callable[[Transaction], T]) -> T:
+        """Run ``body`` in a read transaction. Waits for no writer."""
+        env = self._env if self._env is not None and not self._broken else self._handle()
+        try:
+            with GATE, env.begin() as transaction:
+                return body(transaction)
+        except lmdb.ReadersFullError:
+            with self._errors(), GATE:
+                env.reader_check()
+            with self._errors(), GATE, env.begin() as transaction:
+                return body(transaction)
+        except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
+            raise self._trouble(error) from error
+
+    def write(
+        self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE
+    ) -> T:
+        """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
+
+        ``after`` is called with what it returned once that is committed, and before another writer's turn.
+        """
+        env = self._handle()
+        with self._errors(), self._my_turn(patience):
+            with GATE, env.begin(write=True) as transaction:
+                result = body(transaction)
+            after(result)
+            return result
+
+    @contextmanager
+    def _my_turn(self, patience: float) -> Iterator[None]:
+        """Be the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
+        if self._is_my_turn():
+            raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
+        deadline = time.monotonic() + patience
+        try:
+            if not self._turn.acquire(timeout=patience):
+                raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")
+            self._lock_gate_file(deadline, patience)
+            yield
+        finally:
+            if self._is_my_turn():
+                fcntl.lockf(self._gate_file, fcntl.LOCK_UN)
+                self._turn.release()
+
+    def _is_my_turn(self) -> bool:
+        return bool(self._turn._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  what Condition uses
+
+    def _lock_gate_file(self, deadline: float, patience: float) -> None:
+        """Take the lock that stands in front of LMDB's own, whose wait can neither end nor be interrupted."""
+        delay = _FIRST_TRY
+        while True:
+            try:
+                fcntl.lockf(self._gate_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > deadline:
+                    raise StoreBusyError(
+                        str(self.path), f"is busy: another process has been writing for {patience:g} s"
+                    ) from None
+            time.sleep(delay)
+            delay = min(2 * delay, _LAST_TRY)
+
+    def sync(self) -> None:
+        """Have the operating system write all committed entries to the disk."""
+        with self._errors(), GATE:
+            self._handle().sync(True)
+
+    def close(self) -> None:
+        """Close the environment in this process. The next use opens it again."""
+        with self._opening, self._errors(), GATE:
+            env, self._env = self._env, None
+            if env is not None:
+                env.close()
+
+
+def make(path: Path, **about: Any) -> None:
+    """Make the files of a new environment in an empty or half-made directory. The caller has it to itself.
+
+    What is mapped is allocated in full first: opening on a full file system would be SIGBUS, this is an error.
+    """
+    try:
+        allocate(path / "lock.mdb", LOCK_BYTES)
+        allocate(path / "gate", 1)
+        written = json.dumps({"format": FORMAT, "map_size": MAP_BYTES, **about})
+        draft = path / "format.new"
+        draft.write_text(written)
+        draft.rename(path / "format")
+    except OSError as error:
+        raise StoreError(str(path), f"cannot be made: {error}") from error
+
+
+def is_made(path: Path) -> bool:
+    """Whether `make` was finished here."""
+    return (path / "format").exists()

@@ -1,0 +1,63 @@
+"""Which entries are the least recently used: a scan of the slot table, outside any lock.
+
+A scan takes the slots whose ticks are below a threshold, oldest first. Ticks only grow, and whatever the scan did
+not take is younger than all it took; so a candidate whose tick is the same when it is evicted *is* the least
+recent, and one whose tick has changed is passed over. Exact, with no write on a hit.
+
+A threshold comes from a sample of the ticks, so a scan reads the table once and sorts only what it took.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from batche.stores.lmdb.slots import DOMAIN, FREE, Slots
+
+SHARE: Final = 8
+"""A scan looks for this part of all entries (one in `SHARE`), so each eviction pays for `SHARE` slots of a scan."""
+_SAMPLE: Final = 1024
+"""Slots that are looked at to choose a threshold."""
+
+
+class Candidates:
+    """The next victims of one domain, oldest first. Used under the writer's lock, refilled outside of it."""
+
+    def __init__(self, slots: Slots, domain: int | None) -> None:
+        self._slots = slots
+        self._domain = domain
+        self._queue: deque[tuple[int, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def pop(self) -> int | None:
+        """The least recently used slot, as far as the last scan can tell; `None` where a new scan is needed."""
+        words = self._slots.words
+        while self._queue:
+            tick, slot = self._queue.popleft()
+            if words[slot] == tick:
+                return slot
+        return None
+
+    def refill(self) -> None:
+        """Scan the table. Takes no lock."""
+        latest = self._threshold()
+        found = [pair for chunk in self._slots.chunks() for pair in self._among(latest, *chunk)]
+        self._queue = deque(sorted(found))
+
+    def _among(self, latest: int, slots: range, ticks: list[int], domains: list[int]) -> list[tuple[int, int]]:
+        if self._domain is None:
+            return [(tick, slot) for tick, slot in zip(ticks, slots, strict=True) if 0 < tick <= latest]
+        return [
+            (tick, slot)
+            for tick, slot, domain in zip(ticks, slots, domains, strict=True)
+            if domain == self._domain and 0 < tick <= latest
+        ]
+
+    def _threshold(self) -> int:
+        """A tick that about one in `SHARE` of the entries does not exceed, or, where there are few, any tick."""
+        words = self._slots.words
+        ticks = [words[slot] for slot in self._slots.sample(_SAMPLE) if self._domain in (None, words[slot + DOMAIN])]
+        used = sorted(tick for tick in ticks if 0 < tick < FREE)
+        return used[len(used) // SHARE] if len(used) >= _SAMPLE // SHARE else FREE - 1

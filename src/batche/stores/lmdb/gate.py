@@ -1,0 +1,97 @@
+"""The fork gate: no fork happens while a thread is inside LMDB, and no thread enters while one forks.
+
+A child whose parent had a thread inside an LMDB call or transaction can neither use nor close the environment
+it inherited: it hangs on a mutex whose owner does not exist there. So every LMDB operation passes this gate.
+Nothing that waits or runs a user's code happens inside it.
+
+Entering costs two dictionary operations, which the interpreter makes atomic: no lock that a fork, or a signal
+handler in the same thread, could find taken.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from threading import get_ident
+from types import TracebackType
+from typing import Final, Protocol
+from weakref import WeakSet
+
+BOUND: Final = 1.0
+"""Seconds that anybody waits at the gate; a fork that waited longer leaves its child without the store."""
+_GLANCE: Final = 0.00005
+
+
+class GateClosedError(Exception):
+    """The gate cannot be passed now: this thread is inside it already or is forking, or a fork takes too long."""
+
+
+class ForkedUncleanlyError(Exception):
+    """This process was forked without the gate: what it inherited of LMDB must never be touched."""
+
+
+class Inherits(Protocol):
+    """What holds an LMDB environment open, and learns of forks."""
+
+    def forked(self, *, clean: bool) -> None:
+        """Called in the child; ``clean`` says that no thread was inside LMDB at the fork."""
+
+
+class ForkGate:
+    """A re-entrancy check and a barrier between LMDB operations and forks. One for a process."""
+
+    def __init__(self) -> None:
+        self._inside: dict[int, None] = {}
+        self._forking: dict[int, None] = {}
+        self._clean = True
+        self._pid = os.getpid()
+        self.heirs: WeakSet[Inherits] = WeakSet()
+
+    def __enter__(self) -> None:
+        thread = get_ident()
+        if thread in self._inside or thread in self._forking:
+            raise GateClosedError("this thread is already inside the store (a signal handler, a finaliser or a fork hook)")
+        if os.getpid() != self._pid:
+            raise ForkedUncleanlyError("forked without Python's fork hooks")
+        self._inside[thread] = None  # nothing may be called between here and the return
+        if self._forking:
+            self._wait_for_fork(thread)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._inside.pop(get_ident(), None)
+
+    def _wait_for_fork(self, thread: int) -> None:
+        deadline = time.monotonic() + BOUND
+        while self._forking:
+            self._inside.pop(thread, None)
+            if time.monotonic() > deadline:
+                raise GateClosedError("another thread has been forking for over a second")
+            time.sleep(_GLANCE)
+            self._inside[thread] = None
+
+    def close(self) -> None:
+        """Before a fork: let nobody in and wait until the others are out."""
+        me = get_ident()
+        self._forking[me] = None
+        deadline = time.monotonic() + BOUND
+        while any(thread != me for thread in list(self._inside)) and time.monotonic() < deadline:
+            time.sleep(_GLANCE)
+        self._clean = not self._inside
+
+    def open_in_parent(self) -> None:
+        """After a fork, in the parent."""
+        self._forking.pop(get_ident(), None)
+
+    def open_in_child(self) -> None:
+        """After a fork, in the child: close what was inherited, or leave it alone for ever."""
+        self._inside.clear()
+        self._forking.clear()
+        self._pid = os.getpid()
+        for heir in list(self.heirs):
+            heir.forked(clean=self._clean)
+
+
+GATE: Final = ForkGate()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=GATE.close, after_in_parent=GATE.open_in_parent, after_in_child=GATE.open_in_child)

@@ -1,0 +1,115 @@
+"""A place: a directory of environments, one for each function name, and the table of the processes that use them.
+
+A process opens each place and each environment once, known by inode: LMDB refuses the same files twice, and
+closing a second descriptor of a locked file would drop the locks of the first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from batche._places import make_private_directory
+from batche._process import renew_after_fork
+from batche._wakeups import Wakeups
+from batche.errors import StoreError
+from batche.stores.lmdb import counts, environment, slots, workers
+from batche.stores.lmdb.environment import Environment
+
+_Inode = tuple[int, int]
+
+
+class _Registry:
+    """What is open in this process, by inode."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        self.places: WeakValueDictionary[_Inode, Place] = WeakValueDictionary()
+        self.environments: WeakValueDictionary[_Inode, OpenEnvironment] = WeakValueDictionary()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = RLock()
+
+
+_REGISTRY: Final = _Registry()
+
+
+def _inode(path: Path) -> _Inode:
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino
+
+
+class Place:
+    """A directory of environments, with the table of its workers. Made by `open_place`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.workers = workers.Workers(path)
+
+    def environment(self, name: str, /, *, durable: bool = False, **about: Any) -> OpenEnvironment:
+        """The environment in the sub-directory ``name``, made if it is not there. ``about`` is written down then."""
+        path = self.path / name
+        with _REGISTRY.lock:
+            _prepare(path, self.path, lambda: _make_environment(path, about))
+            found = _REGISTRY.environments.get(_inode(path))
+            if found is None:
+                found = _REGISTRY.environments[_inode(path)] = OpenEnvironment(self, path, durable=durable)
+            return found
+
+
+class OpenEnvironment:
+    """An environment and the tables beside it, as this process has them open."""
+
+    def __init__(self, place: Place, path: Path, *, durable: bool) -> None:
+        self.place = place  # kept open as long as one of its environments is
+        self.path = path
+        self.workers = place.workers
+        self.lmdb = Environment(path, durable=durable)
+        self.slots = slots.Slots(path)
+        self.lanes = counts.Lanes(path)
+        self.wakeups = Wakeups()
+
+
+def open_place(path: Path) -> Place:
+    """The place at ``path``, made if there is none."""
+    with _REGISTRY.lock:
+        make_private_directory(path)
+        _prepare(path, path, lambda: workers.new_table(path), made=path / "workers.lock")
+        place = _REGISTRY.places.get(_inode(path))
+        if place is None:
+            place = _REGISTRY.places[_inode(path)] = Place(path)
+        return place
+
+
+def _prepare(path: Path, place: Path, make: Any, made: Path | None = None) -> None:
+    """Have ``make`` called once for all processes, in a private directory of its own."""
+    made = made or path / "format"
+    if _is_file(made):
+        return
+    from filelock import FileLock  # here: importing it makes forks by several threads at a time fail on Python 3.12
+
+    try:
+        with FileLock(place / "making.lock", timeout=10, thread_local=False):
+            if not _is_file(made):
+                make_private_directory(path)
+                make()
+    except OSError as error:
+        raise error if isinstance(error, StoreError) else StoreError(str(path), f"cannot be made: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _make_environment(path: Path, about: dict[str, Any]) -> None:
+    slots.new_table(path)
+    counts.new_table(path)
+    environment.make(path, **about)

@@ -1,0 +1,153 @@
+"""How things are written in LMDB: one byte says what a key is for, and each kind of record has a fixed head.
+
+| key | record |
+| --- | --- |
+| ``e`` + key | an entry: checksum, slot, generation, time, epoch, then the encoded result |
+| ``c`` + key | a claim: the call that holds it |
+| ``s`` + slot | the key whose entry has the slot |
+| ``f`` + slot | nothing: the slot is free |
+| ``d`` + domain | a domain: what its limits count |
+| ``n`` + namespace | a namespace: its epoch, and the counts of processes that are gone |
+| ``l`` + lane | the token of the process whose counts in that lane were folded |
+| ``g`` | the environment: the next generation and the first slot never used |
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from batche._types import KEY_BYTES
+from batche.stores.lmdb.workers import Handle
+
+ENTRY: Final = b"e"
+CLAIM: Final = b"c"
+SLOT: Final = b"s"
+FREE: Final = b"f"
+DOMAIN: Final = b"d"
+NAMESPACE: Final = b"n"
+LANE: Final = b"l"
+GLOBAL: Final = b"g"
+
+_CHECKSUM: Final = struct.Struct("<I")
+_HEAD: Final = struct.Struct("<IIQqI")
+_TAIL_OF_HEAD: Final = struct.Struct("<IQqI")
+HEAD_BYTES: Final = _HEAD.size
+CHECKED: Final = _CHECKSUM.size
+"""Where the part of a record begins that its checksum covers."""
+unpack_head: Final = _HEAD.unpack_from
+"""(checksum, slot, generation, stored, epoch) of an entry's bytes."""
+_CLAIM: Final = struct.Struct("<IIQQQQQIIB")
+_DOMAIN: Final = struct.Struct("<QQQqqB")
+_GLOBAL: Final = struct.Struct("<QI")
+_INDEX: Final = struct.Struct(">I")
+
+NODE_BYTES: Final = 10
+"""What LMDB adds to each key and record in a page: the node's head and its pointer."""
+PAGE_BYTES: Final = 4096
+LARGEST_NODE: Final = 2030
+"""Records that would make a larger node go to pages of their own."""
+SLOT_BYTES: Final = 24 + NODE_BYTES + 1 + _INDEX.size + KEY_BYTES
+"""The slot's words and the record that maps it to its key."""
+
+
+class Record(NamedTuple):
+    """An entry as it is written."""
+
+    slot: int
+    generation: int
+    stored: int
+    epoch: int
+    value: bytes
+
+
+def pack_record(slot: int, generation: int, stored: int, epoch: int, value: bytes) -> bytes:
+    """The bytes of an entry; a checksum over all that follows comes first."""
+    rest = _TAIL_OF_HEAD.pack(slot, generation, stored, epoch) + value
+    return _CHECKSUM.pack(crc32(rest)) + rest
+
+
+def unpack_record(raw: bytes) -> Record | None:
+    """What `pack_record` wrote; `None` where the bytes are anything else."""
+    if len(raw) < HEAD_BYTES:
+        return None
+    checksum, slot, generation, stored, epoch = unpack_head(raw)
+    if crc32(raw[CHECKED:]) != checksum:
+        return None
+    return Record(slot, generation, stored, epoch, raw[HEAD_BYTES:])
+
+
+def size_of(value_bytes: int) -> int:
+    """The bytes an entry takes up, its key, slot and index included, for a result of ``value_bytes``."""
+    record = HEAD_BYTES + value_bytes
+    node = NODE_BYTES + 1 + KEY_BYTES + record
+    if node > LARGEST_NODE:
+        pages = -(-(record + 16) // PAGE_BYTES)
+        node = NODE_BYTES + 1 + KEY_BYTES + 8 + pages * PAGE_BYTES
+    return node + (node & 1) + SLOT_BYTES
+
+
+class Claimed(NamedTuple):
+    """A claim as it is written."""
+
+    handle: Handle
+    call: tuple[int, int]
+    pid: int
+    epoch: int
+    took_over: bool
+
+
+def pack_claim(handle: Handle, call: tuple[int, int], pid: int, epoch: int, *, took_over: bool = False) -> bytes:
+    """The bytes of a claim; the same for every key of one call, but for ``took_over``."""
+    return _CLAIM.pack(handle.row, handle.word, handle.serial, *handle.token, *call, pid, epoch, took_over)
+
+
+def unpack_claim(raw: bytes) -> Claimed | None:
+    """What `pack_claim` wrote; `None` where the bytes are anything else."""
+    if len(raw) != _CLAIM.size:
+        return None
+    row, word, serial, first, second, began, tie, pid, epoch, took_over = _CLAIM.unpack(raw)
+    return Claimed(Handle(row, word, serial, (first, second)), (began, tie), pid, epoch, bool(took_over))
+
+
+class Domain(NamedTuple):
+    """What limits count: a namespace, or a whole store. ``-1`` is no limit; ``by_default`` means nobody stated one."""
+
+    entries: int = 0
+    bytes: int = 0
+    evictions: int = 0
+    maxsize: int = -1
+    max_bytes: int = -1
+    by_default: bool = True
+
+
+def pack_domain(domain: Domain) -> bytes:
+    return _DOMAIN.pack(*domain)
+
+
+def unpack_domain(raw: bytes | None) -> Domain:
+    if raw is None or len(raw) != _DOMAIN.size:
+        return Domain()
+    *numbers, by_default = _DOMAIN.unpack(raw)
+    return Domain(*numbers, by_default=bool(by_default))
+
+
+def pack_global(generation: int, fresh: int) -> bytes:
+    return _GLOBAL.pack(generation, fresh)
+
+
+def unpack_global(raw: bytes | None, fresh: int) -> tuple[int, int]:
+    """The next generation and the first slot never used, which is ``fresh`` in a new environment."""
+    if raw is None:
+        return 1, fresh
+    generation, fresh = _GLOBAL.unpack(raw)
+    return generation, fresh
+
+
+def pack_index(index: int) -> bytes:
+    return _INDEX.pack(index)
+
+
+def unpack_index(raw: bytes) -> int:
+    return int(_INDEX.unpack(raw)[0])

@@ -1,0 +1,144 @@
+"""Recency without a write transaction: a table of slots that every process maps.
+
+Each entry has a slot of three words: the tick of its last use, its generation, and its domain. A hit stores the
+current tick with one plain 8-byte store. Slots come in chunks of three arrays, so that a scan for the oldest
+reads each array in one piece; a slot is named by the index of its tick word.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from batche._process import boot_ns
+from batche.stores.lmdb.words import WORD, Words, allocate
+
+CHUNK: Final = 1024
+"""Slots of one chunk."""
+GENERATION: Final = CHUNK
+"""From a slot's tick word to the word of its generation."""
+DOMAIN: Final = 2 * CHUNK
+"""From a slot's tick word to the word of its domain."""
+_CHUNK_WORDS: Final = 3 * CHUNK
+HEADER_WORDS: Final = 512
+_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _LAST_TICK = range(6)
+FREE: Final = (1 << 64) - 1
+"""The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
+_MASK: Final = (1 << 64) - 1
+
+
+def new_table(directory: Path) -> None:
+    """Make the table of a new environment: a header and one chunk of slots."""
+    allocate(directory / "slots", (HEADER_WORDS + _CHUNK_WORDS) * WORD)
+
+
+class Slots:
+    """The slot table of one environment. Everything but `use` and the reading of words is for writers."""
+
+    def __init__(self, directory: Path) -> None:
+        self._table = Words(directory / "slots")
+
+    @property
+    def words(self) -> memoryview:
+        """All words of the table; take it anew after an `IndexError`, which says that the table has grown."""
+        return self._table.view
+
+    def refresh(self) -> memoryview:
+        """Map what other processes have added; returns the words."""
+        self._table.refresh()
+        return self._table.view
+
+    def tick(self) -> int:
+        """The moment of a use, in nanoseconds: the boot-time clock plus the table's offset, same in all processes."""
+        return boot_ns() + self._table.view[_OFFSET]
+
+    def set_clock(self, boot: int) -> None:
+        """At the first open after a boot, let ticks go on from the later of the wall clock and the last tick.
+
+        ``boot`` tells boots apart. The caller holds the writer's lock.
+        """
+        words = self._table.view
+        if words[_BOOT] != boot:
+            last = max((tick for _, ticks, _ in self.chunks() for tick in ticks if tick != FREE), default=0)
+            words[_OFFSET] = max(time.time_ns(), last + 1) - boot_ns()
+            words[_BOOT] = boot
+
+    def use(self, slot: int, tick: int) -> None:
+        """Note a use. Lock-free; a later tick is never overwritten by an earlier one of the same thread."""
+        words = self.refresh() if slot >= len(self._table) else self._table.view
+        if words[slot] < tick:
+            words[slot] = tick
+
+    def fill(self, slot: int, tick: int, generation: int, domain: int) -> None:
+        """Note the new entry of a slot."""
+        words = self.refresh() if slot >= len(self._table) else self._table.view
+        words[slot + GENERATION] = generation
+        words[slot + DOMAIN] = domain
+        words[slot] = tick
+
+    def outdate(self, slot: int) -> None:
+        """Before an entry goes: from now on nobody serves a decoded copy of it."""
+        words = self.refresh() if slot >= len(self._table) else self._table.view
+        words[slot + GENERATION] = (words[slot + GENERATION] + 1) & _MASK
+
+    def free(self, slot: int) -> None:
+        """After the commit that removed an entry."""
+        self._table.view[slot] = FREE
+
+    @property
+    def first(self) -> int:
+        """The first slot of a new table."""
+        return HEADER_WORDS
+
+    def after(self, slot: int) -> int:
+        """The slot that comes into use after ``slot``."""
+        chunk, place = divmod(slot + 1 - HEADER_WORDS, _CHUNK_WORDS)
+        return slot + 1 if place < CHUNK else HEADER_WORDS + (chunk + 1) * _CHUNK_WORDS
+
+    def ensure(self, slot: int) -> None:
+        """Make sure that ``slot`` is in the table, which doubles, by at most 64 chunks. Under the writer's lock."""
+        if slot >= len(self._table):
+            self._table.refresh()
+        if slot >= len(self._table):
+            chunks = (len(self._table) - HEADER_WORDS) // _CHUNK_WORDS
+            self._table.grow(min(chunks, 64) * _CHUNK_WORDS)
+
+    def chunks(self) -> Iterator[tuple[range, list[int], list[int]]]:
+        """The table piece by piece: slots, their ticks, their domains. Takes no lock; all may have changed since."""
+        words = self.refresh()
+        for start in range(HEADER_WORDS, len(words), _CHUNK_WORDS):
+            ticks = words[start : start + CHUNK].tolist()
+            domains = words[start + DOMAIN : start + DOMAIN + CHUNK].tolist()
+            yield range(start, start + CHUNK), ticks, domains
+
+    def sample(self, number: int) -> list[int]:
+        """``number`` slots, evenly spread over the table."""
+        capacity = (len(self.refresh()) - HEADER_WORDS) // _CHUNK_WORDS * CHUNK
+        places = (index * capacity // number for index in range(number))
+        return [HEADER_WORDS + place // CHUNK * _CHUNK_WORDS + place % CHUNK for place in places]
+
+    # ---- the header's signals ----
+
+    @property
+    def commits(self) -> int:
+        """A number that every commit changes."""
+        return self._table.view[_COMMITS]
+
+    def committed(self) -> None:
+        """Note a commit. The caller holds the writer's lock."""
+        self._table.view[_COMMITS] = (self._table.view[_COMMITS] + 1) & _MASK
+
+    def ended(self, serial: int) -> None:
+        """Note that a call has ended with claims still written down."""
+        self._table.view[_ENDED] = serial
+
+    def to_sweep(self) -> int | None:
+        """What to hand to `swept` once over claims are gone; `None` where there are none."""
+        ended = self._table.view[_ENDED]
+        return ended if ended != self._table.view[_SWEPT] else None
+
+    def swept(self, ended: int) -> None:
+        """Note that the claims of every call that had ended at ``ended`` are gone."""
+        self._table.view[_SWEPT] = ended

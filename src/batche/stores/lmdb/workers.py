@@ -1,0 +1,235 @@
+"""Who lives: a table of the processes that share a place, and a word for each call that holds claims.
+
+A process holds a row by `fcntl.lockf` on one byte of a lock file: the kernel drops the lock when the process
+dies, whatever killed it, and does not give it to a forked child. The row has the process's random token and a
+word for each of its running calls. A claim names row, token and word, and holds while all three do. So a call
+ends all its claims by one 8-byte store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import struct
+import sys
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+from batche._process import random_word, renew_after_fork
+from batche.errors import StoreError
+from batche.stores.lmdb.words import WORD, Words
+
+ROWS: Final = 1024
+ROW_WORDS: Final = 64
+FIRST_CALL: Final = 8
+"""Words of a row before those of its calls: token (2), pid, start time, PID namespace, and three spare."""
+TABLE_BYTES: Final = ROWS * ROW_WORDS * WORD
+ABANDONED: Final = 1 << 63
+"""Set in the word of a call that ended without seeing an outcome: for its waiters it is dead."""
+_PF_EXITING: Final = 0x4
+_LINUX: Final = sys.platform == "linux"
+_FLOCK: Final = struct.Struct("hhqqi4x" if sys.platform == "linux" else "qqihh")
+
+
+class State(Enum):
+    """What became of a call."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where a call is written down: what a claim of it carries."""
+
+    row: int
+    word: int
+    serial: int
+    token: tuple[int, int]
+
+
+class Workers:
+    """The table of one place, as this process sees it. Thread-safe; a forked child has no row until it needs one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._words = Words(directory / "workers").view
+        self._lock_file = os.open(directory / "workers.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._directory = directory
+        self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
+        self._reset()
+        renew_after_fork(self)
+
+    def _reset(self) -> None:
+        self.token = (random_word(), random_word())
+        self._rows: list[int] = []
+        self._free: deque[int] = deque()  # first in, first out: a word rests as long as it can before it is used again
+        self._serials = itertools.count(1)
+
+    def after_fork(self) -> None:
+        self._mutex = RLock()
+        self._reset()
+
+    # ---- this process ----
+
+    def row(self) -> int:
+        """The number of a row of this process; takes one if it has none."""
+        if not self._rows:
+            with self._mutex:
+                if not self._rows:
+                    self._take_row()
+        return self._rows[0]
+
+    def begin(self) -> Handle:
+        """Write down a call that is about to claim."""
+        self.row()
+        while True:
+            try:
+                index = self._free.popleft()
+                break
+            except IndexError:
+                with self._mutex:
+                    if not self._free:
+                        self._take_row()
+        serial = next(self._serials)
+        self._words[index] = serial
+        return Handle(index // ROW_WORDS, index, serial, self.token)
+
+    def end(self, handle: Handle, *, abandoned: bool = False) -> None:
+        """End a call and so all its claims."""
+        self._words[handle.word] = handle.serial | ABANDONED if abandoned else 0
+        if handle.token == self.token:
+            self._free.append(handle.word)
+
+    def _take_row(self) -> None:
+        for row in range(ROWS):
+            if row not in self._rows and self._lock(row):
+                self._write_row(row)
+                self._rows.append(row)
+                self._free.extend(range(row * ROW_WORDS + FIRST_CALL, (row + 1) * ROW_WORDS))
+                return
+        raise StoreError(str(self._directory), f"has no room for another process: {ROWS} rows are in use")
+
+    def _lock(self, row: int) -> bool:
+        try:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
+        except OSError:
+            return False
+        return True
+
+    def _write_row(self, row: int) -> None:
+        start = row * ROW_WORDS
+        self._words[start : start + 2] = memoryview(struct.pack("QQ", 0, 0)).cast("Q")
+        for index in range(start + FIRST_CALL, start + ROW_WORDS):
+            self._words[index] = 0
+        self._words[start + 2] = os.getpid()
+        self._words[start + 3] = _start_time(os.getpid()) or 0
+        self._words[start + 4] = pid_namespace()
+        self._words[start], self._words[start + 1] = self.token
+
+    # ---- others ----
+
+    def state(self, handle: Handle) -> State:
+        """What became of the call that ``handle`` stands for."""
+        word = self._words[handle.word]
+        if self._token_of(handle.row) != handle.token:
+            return State.DEAD  # rows change hands only by death or leaving
+        if word == handle.serial | ABANDONED:
+            return State.DEAD
+        if word != handle.serial:
+            return State.ENDED
+        return State.RUNNING if self.alive(handle.row, handle.token) else State.DEAD
+
+    def alive(self, row: int, token: tuple[int, int]) -> bool:
+        """Whether the process that holds ``row`` under ``token`` lives."""
+        if token == self.token:
+            return True
+        return self._token_of(row) == token and self._is_locked(row) and not self._is_exiting(row)
+
+    def _token_of(self, row: int) -> tuple[int, int]:
+        start = row * ROW_WORDS
+        return self._words[start], self._words[start + 1]
+
+    def _is_locked(self, row: int) -> bool:
+        ask = _pack_flock(row)
+        return _lock_type(fcntl.fcntl(self._lock_file, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
+
+    def _is_exiting(self, row: int) -> bool:
+        """Whether the kernel is taking the process apart: its lock may take half a second to drop, by its memory."""
+        start = row * ROW_WORDS
+        pid, started, namespace = (self._words[start + i] for i in (2, 3, 4))
+        return _LINUX and namespace == pid_namespace() and is_exiting(pid, started)
+
+    def close(self) -> None:
+        """Leave: this process's rows become free, and its claims those of a dead owner."""
+        with self._mutex:
+            for row in self._rows:
+                self._words[row * ROW_WORDS] = self._words[row * ROW_WORDS + 1] = 0
+            self._reset()
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+                self._lock_file = -1
+
+
+def _pack_flock(row: int) -> bytes:
+    if _LINUX:
+        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row, 1, 0)
+    return _FLOCK.pack(row, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
+
+
+def _lock_type(answer: bytes) -> int:
+    fields = _FLOCK.unpack(answer)
+    return int(fields[0] if _LINUX else fields[3])
+
+
+def pid_namespace() -> int:
+    """The inode of this process's PID namespace; 0 where there is no such thing."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _stat_fields(path: str) -> list[str] | None:
+    """The fields of a ``/proc`` stat file after the command's name, which may hold anything."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; `None` where nobody can tell."""
+    fields = _stat_fields(f"/proc/{pid}/stat")
+    return int(fields[19]) if fields else None
+
+
+def is_exiting(pid: int, started: int) -> bool:
+    """Whether every task of process ``pid`` that began at ``started`` is exiting, or it is gone."""
+    began = _start_time(pid)
+    if began is None:
+        return os.path.exists("/proc/self/stat")
+    if began != started:
+        return True
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    stats = (_stat_fields(f"/proc/{pid}/task/{task}/stat") for task in tasks)
+    return all(fields is None or int(fields[6]) & _PF_EXITING for fields in stats)
+
+
+def new_table(directory: Path) -> None:
+    """Make the table of a new place."""
+    from batche.stores.lmdb.words import allocate
+
+    allocate(directory / "workers", TABLE_BYTES)
+    allocate(directory / "workers.lock", ROWS)
+
+
