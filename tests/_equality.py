@@ -20,10 +20,8 @@ def same(one: Any, other: Any) -> bool:
         return same(one.real, other.real) and same(one.imag, other.imag)
     if isinstance(one, np.ndarray | np.generic):
         return _same_array(one, other)
-    if isinstance(one, Decimal):
-        return str(one) == str(other)
-    if isinstance(one, datetime | time):
-        return one.fold == other.fold and repr(one) == repr(other) and one.tzinfo == other.tzinfo
+    if isinstance(one, Decimal | datetime | time):
+        return repr(one) == repr(other)  # which tells the fold, the zone, and zeros at the end
     return _same_container(one, other)
 
 

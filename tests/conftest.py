@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = _skip_reason(report.longrepr)
-    if UNSKIPPABLE and not _needs_absent_package(reason):
+    if UNSKIPPABLE and not _needs_absent_package(reason) and not _needs_newer_python(reason):
         report.outcome = "failed"
         report.longrepr = f"skipped where no test may be: {reason}"
 
@@ -100,6 +101,11 @@ def _skip_reason(longrepr: Any) -> str:
 def _needs_absent_package(reason: str) -> bool:
     found = re.search(r"could not import '(\w+)", reason)
     return found is not None and found[1] in NOT_EVERYWHERE and importlib.util.find_spec(found[1]) is None
+
+
+def _needs_newer_python(reason: str) -> bool:
+    found = re.search(r"new in 3\.(\d+)", reason)
+    return found is not None and sys.version_info < (3, int(found[1]))
 
 
 _PLACES = pytest.StashKey[set[str]]()

@@ -40,9 +40,8 @@ def test_import_under_every_flag(flag: str) -> None:
 
 
 def test_the_old_import_path() -> None:
-    from batche.batche import BatcheException, cache_batch_variable
-
     import batche
+    from batche.batche import BatcheException, cache_batch_variable
 
     assert BatcheException is batche.BatcheException
     assert cache_batch_variable is batche.cache_batch_variable

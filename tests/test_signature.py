@@ -357,7 +357,7 @@ def test_none_stands_for_a_batch_where_the_signature_says_so(function: Any, allo
     assert not signature.is_uncached(["a"])
 
 
-def test_aligned_batches_left_out_are_passed_in_the_order_of_their_positions() -> None:
+def test_aligned_batches_left_out_are_passed_by_their_positions() -> None:
     def function(model: Any = "m", queries: Any = (1,), documents: Any = (2,), /) -> Any:
         return model, queries, documents
 

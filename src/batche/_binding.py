@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from batche import _places, _runtime
-from batche._engine import IMMUTABLE, Settings
+from batche._engine import Settings
 from batche._keys import Keyer
 from batche._namespace import Namespace
+from batche._ownership import IMMUTABLE
 from batche._reports import Reports
 from batche._wakeups import Wakeups
 from batche.codecs import Codec
@@ -77,8 +78,20 @@ class Copies:
             raise CodecError(self.name, problem) from error
 
 
-def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Bound:
-    """Open the store of a function. Trouble is raised only where that is wanted (``strict``)."""
+class Kept(Copies):
+    """The codec of a store that keeps nothing: only what is handed out twice is copied."""
+
+    name = "kept"
+
+    def encode(self, value: Any, /) -> Any:
+        return value
+
+
+def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, before: Bound | None = None) -> Bound:
+    """Open the store of a function. Trouble is raised only where that is wanted (``strict``).
+
+    ``before`` is what an earlier attempt came to: a store that still cannot be opened goes on with its counts.
+    """
     until = float("inf")
     try:
         store = open_store(function, namespace, stated, reports)
@@ -86,12 +99,25 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports) 
         if stated.strict:
             raise
         reports.once(f"store: {error.problem}", f"computing without a store: {error}")
-        store, until = NullStore(), time.monotonic() + _RETRY
-    codec: Codec = stated.codec if store.encoded else Copies()
+        store, until = _stand_in(error, before), time.monotonic() + _RETRY
+    codec = _codec(store, stated)
     settings = Settings(
         function, namespace.id, store, codec, wakeups_of(store), reports, stated.batch_size, stated.strict
     )
     return Bound(Keyer(namespace.id, namespace.version, stated.key), settings, until)
+
+
+def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
+    if before is None or not isinstance(before.settings.store, NullStore):
+        return NullStore(error)
+    before.settings.store.trouble = error
+    return before.settings.store
+
+
+def _codec(store: Store, stated: Stated) -> Codec:
+    if store.encoded:
+        return stated.codec
+    return Kept() if isinstance(store, NullStore) else Copies()
 
 
 def open_store(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:
@@ -120,7 +146,8 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 
 
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
-    from batche.stores.lmdb.store import Limits, LmdbStore
+    from batche.stores.lmdb.store import LmdbStore
+    from batche.stores.lmdb.upkeep import Limits
 
     discard_orphans()
     limits = Limits(stated.maxsize, stated.max_bytes)

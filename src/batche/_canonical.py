@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, repeat
+from math import isnan, nan
+from operator import is_
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, Final
 from uuid import UUID
@@ -264,9 +266,35 @@ def _open_dict(value: Any) -> Opened:
     return b"m", chain.from_iterable(list(value.items())), _pairs
 
 
+def _sequence(tag: bytes) -> Opener:
+    def opened(value: Any) -> Opened:
+        parts = list(value)
+        packed = _packed(parts) if parts and type(parts[0]) in _PACKED else b""
+        return (b"v" + tag + framed(packed), (), as_given) if packed else (tag, parts, as_given)
+
+    return opened
+
+
+_PACKED: Final[dict[type, str]] = {float: "d", int: "q"}
+
+
+def _packed(numbers: list[Any]) -> bytes:
+    """Return a vector of floats or a list of token numbers as one row of bytes, or none if it is neither."""
+    cls = type(numbers[0])
+    if not all(map(is_, map(type, numbers), repeat(cls))):
+        return b""
+    if cls is float and isnan(sum(numbers)):  # also where infinities cancel out, which does no harm
+        numbers = [nan if isnan(number) else number for number in numbers]
+    letter = _PACKED[cls]
+    try:
+        return letter.encode() + struct.pack(f"<{len(numbers)}{letter}", *numbers)
+    except struct.error:  # an integer of more than 64 bits
+        return b""
+
+
 _OPENERS: Final[dict[type, Opener]] = {
-    tuple: _container(b"t", as_given),
-    list: _container(b"l", as_given),
+    tuple: _sequence(b"t"),
+    list: _sequence(b"l"),
     set: _container(b"e", sorted),
     frozenset: _container(b"r", sorted),
     dict: _open_dict,

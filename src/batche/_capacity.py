@@ -28,7 +28,7 @@ _UNITS: Final = {"": 1, "b": 1} | {
 }
 
 
-def parse_size(size: SupportsIndex | str) -> int:
+def parse_size(size: object) -> int:
     """The number of bytes that ``size`` says: an int, or text such as ``"512MiB"``, ``"1.5 GiB"``, ``"1GB"``.
 
     Units of 1000 end in ``B`` and units of 1024 in ``iB``, up to tera, in any case; a fraction of a byte is
@@ -36,7 +36,7 @@ def parse_size(size: SupportsIndex | str) -> int:
     """
     if isinstance(size, str):
         return _parse_text(size)
-    if isinstance(size, bool) or not hasattr(size, "__index__") or operator.index(size) < 0:
+    if isinstance(size, bool) or not isinstance(size, SupportsIndex) or operator.index(size) < 0:
         raise _not_a_size(size)
     return operator.index(size)
 
@@ -55,7 +55,7 @@ def _not_a_size(size: object) -> ValueError:
     )
 
 
-def limits(maxsize: int | None, max_bytes: int | str | None) -> tuple[int | None, int | None]:
+def limits(maxsize: object, max_bytes: object) -> tuple[int | None, int | None]:
     """Check limits as a user writes them. `ValueError` for what they cannot be."""
     if maxsize is not None and (isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 0):
         raise ValueError(f"maxsize must be 0 or more, or None for no limit by count, not {maxsize!r}")

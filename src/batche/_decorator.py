@@ -9,17 +9,19 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from batche import _binding, _places
 from batche._capacity import limits
 from batche._engine import Run, drive
+from batche._names import adopt_program
 from batche._namespace import Declared, declare, is_importable
 from batche._plan import Plan, split
 from batche._reports import Reports
 from batche._signature import BatchSignature, not_called_message
 from batche._types import CacheInfo, Key
-from batche.codecs import Codec, codec as codec_of
+from batche.codecs import Codec
+from batche.codecs import codec as codec_of
 from batche.errors import SignatureError
 from batche.stores.base import Store
 
@@ -37,9 +39,10 @@ class CachedFunction(Generic[P, R]):
     reference; cloudpickle takes it by value, as configuration, where it takes the function by value.
     """
 
-    __wrapped__: Callable[P, R]
-    __name__: str
-    __qualname__: str
+    if TYPE_CHECKING:  # what the class is annotated with would be seen as annotations of the function
+        __wrapped__: Callable[P, R]
+        __name__: str
+        __qualname__: str
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any], declared: Declared | None = None) -> None:
         functools.update_wrapper(self, function)
@@ -57,7 +60,7 @@ class CachedFunction(Generic[P, R]):
             _join_quietly()
 
     def _is_at_runtime_place(self) -> bool:
-        return self._stated.store is None and _places.resolve(None, os.environ).kind == "runtime"
+        return self._stated.store is None and not os.environ.get(_places.ENVIRONMENT_VARIABLE)
 
     # ---- calling ----
 
@@ -86,7 +89,7 @@ class CachedFunction(Generic[P, R]):
 
     def _bind(self) -> _binding.Bound:
         namespace = self._declared.settle(self.__wrapped__, self)
-        use = _binding.bind(self._signature.name, namespace, self._stated, self._reports)
+        use = _binding.bind(self._signature.name, namespace, self._stated, self._reports, self._use)
         if namespace.private and hasattr(use.settings.store, "forget"):
             weakref.finalize(self, _binding.orphan, use.settings.store, namespace.id).atexit = False
         self._use = use
@@ -151,7 +154,7 @@ class CachedFunction(Generic[P, R]):
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.__module__ not in _MAIN and is_importable(self.__wrapped__, self):
             return self.__qualname__
-        return _restore, (self._reference, self._options, self._settled(), self.__qualname__)
+        return _restore, (self._reference, self._options, self._settled(), getattr(self, "__qualname__", ""))
 
     def _settled(self) -> Declared:
         """The namespace that a copy made from this one's configuration shall share."""
@@ -179,6 +182,15 @@ class BoundCachedFunction:
     def __init__(self, function: CachedFunction[Any, Any], instance: object) -> None:
         self.__func__ = function
         self.__self__ = instance
+        self.__doc__ = function.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self.__func__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the cached function on the instance."""
@@ -202,7 +214,7 @@ class BoundCachedFunction:
         return hash((id(self.__func__), id(self.__self__)))
 
 
-def cache_batch_variable(  # noqa: PLR0913  the public face: every option has a name of its own
+def cache_batch_variable(
     batch_variable_name: str,
     maxsize: int | None = None,
     *,
@@ -253,6 +265,8 @@ def cache_batch_variable(  # noqa: PLR0913  the public face: every option has a 
     """
     if callable(batch_variable_name):
         raise not_called_message(batch_variable_name)
+    _check_option("batch_variable_name", batch_variable_name, _are_names(batch_variable_name), "a parameter's name")
+    _check_option("key", key, key is None or callable(key), "a function of an item")
     options = {
         "batch_variable_name": batch_variable_name,
         "maxsize": maxsize,
@@ -271,6 +285,15 @@ def cache_batch_variable(  # noqa: PLR0913  the public face: every option has a 
         return CachedFunction(function, options)
 
     return decorate
+
+
+def _check_option(option: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise SignatureError("cache_batch_variable", f"{option}= takes {expected}, not {value!r}")
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, str) or (isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names))
 
 
 def _resolved(store: str | os.PathLike[str] | Store | None) -> Any:
@@ -304,7 +327,7 @@ def _check_early(function: str, declared: Declared, stated: _binding.Stated) -> 
 
 
 def _join_quietly() -> None:
-    """Be a member of the runtime place from now on, so that it lives for the children even if this process never calls."""
+    """Be a member of the runtime place from now on, so that it lives for children though this process never calls."""
     from batche import _runtime
     from batche.errors import StoreError
 
@@ -317,7 +340,7 @@ def _join_quietly() -> None:
 # A plain pickle must find a cached function by its name; cloudpickle must take it by value where it takes functions
 # by value, and asks that only of functions. So a wrapper pickles as its reference: a function of its own that stands
 # at "<qualified name>._reference", which plain pickle finds there and cloudpickle copies.
-_owners: weakref.WeakKeyDictionary[Any, CachedFunction[Any, Any]] = weakref.WeakKeyDictionary()
+_owners: weakref.WeakKeyDictionary[Any, weakref.ref[CachedFunction[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 def _reference_to(owner: CachedFunction[Any, Any], function: Any) -> Any:
@@ -327,20 +350,25 @@ def _reference_to(owner: CachedFunction[Any, Any], function: Any) -> Any:
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     reference.__kwdefaults__ = function.__kwdefaults__
-    reference.__annotations__ = inspect.get_annotations(function)
-    reference.__module__ = function.__module__
-    reference.__doc__ = function.__doc__
-    reference.__dict__.update(function.__dict__)
+    functools.update_wrapper(reference, function, updated=())
+    reference.__dict__ = function.__dict__.copy()  # without the __wrapped__ that this would be
     reference.__qualname__ = f"{function.__qualname__}._reference"
-    _owners[reference] = owner
+    _owners[reference] = weakref.ref(owner)  # weak: an owner holds its reference
     return reference
 
 
-def _restore(reference: Any, options: dict[str, Any], declared: Declared, qualname: str) -> CachedFunction[Any, Any]:
-    """The wrapper that a pickled one stands for: the one that is here, or a new one of the same configuration."""
-    owner = _owners.get(reference) if isinstance(reference, types.FunctionType) else None
+def _restore(
+    reference: Any, options: dict[str, Any], declared: Declared, qualname: str, program: str
+) -> CachedFunction[Any, Any]:
+    """The wrapper that a pickled one stands for: the one that is here, or a new one of the same configuration.
+
+    A worker that did not run its parent's program keys the classes of that program under its name all the same.
+    """
+    known = _owners.get(reference) if isinstance(reference, types.FunctionType) else None
+    owner = known() if known is not None else None
     if owner is not None:
         return owner
+    adopt_program(program)
     if isinstance(reference, types.FunctionType):
         reference.__qualname__ = qualname
     return CachedFunction(reference, options, declared)

@@ -7,6 +7,7 @@ the workers of a server. Every number printed is measured; nothing sleeps.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -172,11 +173,12 @@ def _run_workers(mode: str, workers: int, texts: list[str], advance: Callable[[]
     processes: list[multiprocessing.Process] = []
     try:
         for seed in range(workers):
-            ours, theirs = multiprocessing.Pipe(duplex=False)
+            ours, theirs = multiprocessing.Pipe()
             channels.append(ours)
-            processes.append(multiprocessing.Process(target=_work, args=(mode, texts, seed, theirs)))
+            processes.append(multiprocessing.Process(target=_work, args=(mode, seed, theirs)))
             processes[-1].start()
             theirs.close()  # else its end would not be seen here
+            _send(ours, texts)
         return _collect(channels, advance)
     except BaseException:
         for process in processes:
@@ -186,6 +188,12 @@ def _run_workers(mode: str, workers: int, texts: list[str], advance: Callable[[]
         _end(processes, channels)
 
 
+def _send(channel: Connection, texts: list[str]) -> None:
+    """Give a worker the texts. As an argument of a spawned process that fails to start they would block for ever."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_collect` sees that the worker has ended
+        channel.send(texts)
+
+
 def _collect(channels: list[Connection], advance: Callable[[], None]) -> list[_Done]:
     done: dict[int, _Done] = {}
     while len(done) < len(channels):
@@ -193,7 +201,7 @@ def _collect(channels: list[Connection], advance: Callable[[], None]) -> list[_D
             seed = channels.index(ready)  # type: ignore[arg-type]  # wait() also takes sockets, of which there are none
             try:
                 message: _Done | None = channels[seed].recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 raise DemoError(f"worker {seed} ended before its work was done") from None
             if message is None:
                 advance()
@@ -210,9 +218,10 @@ def _end(processes: list[multiprocessing.Process], channels: list[Connection]) -
         channel.close()
 
 
-def _work(mode: str, texts: list[str], seed: int, channel: Connection) -> None:
-    """In a worker: send None after each batch, and at the end what was computed and a digest of all results."""
+def _work(mode: str, seed: int, channel: Connection) -> None:
+    """In a worker: take the texts, send None after each batch, at the end what was computed and a digest of it all."""
     remembered.cache_clear()  # a forked worker begins with what its parent remembered and counted
+    texts: list[str] = channel.recv()
     before, digest = _Count.texts, blake2b()
     for batch in batches(texts, seed):
         digest.update(json.dumps(MODES[mode](batch)).encode())

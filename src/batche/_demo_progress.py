@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, TextIO
 
@@ -21,7 +21,7 @@ class Progress:
         self._shown = 0.0
 
     @contextmanager
-    def of(self, part: str, total: int) -> Iterator[Callable[[], None]]:
+    def of(self, part: str, total: int) -> Generator[Callable[[], None], None, None]:
         """Show one part of ``total`` steps; the function given is called after each step."""
         began, done = time.monotonic(), 0
 

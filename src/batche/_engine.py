@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from batche import _calls
-from batche._plan import Plan
+from batche._ownership import IMMUTABLE, is_borrowed
+from batche._plan import Plan, merge
 from batche._process import boot_ns
 from batche._reports import Reports
 from batche._signature import results_of
+from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait
 from batche._types import MINE, Call, Entry, Key, Owner, Stored
 from batche._wakeups import Wakeups
 from batche.codecs import Codec
-from batche.errors import CodecError, StoreError
+from batche.errors import StoreError
 from batche.stores.base import Answer, Store
 
 FIRST_POLL: Final = 0.0005
@@ -34,63 +36,6 @@ LONG_WAIT: Final = 30.0
 """Seconds of waiting for one owner that are worth a line in the log."""
 PATIENCE: Final = 2
 """How many owners of one key may end without an entry before a waiter computes it without waiting."""
-IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
-"""Results that positions may share: nobody can change them."""
-
-
-class Read(NamedTuple):
-    """Look keys up; answered by their entries."""
-
-    keys: Sequence[Key]
-
-
-class Claim(NamedTuple):
-    """Claim keys; answered by what came of each."""
-
-    keys: Sequence[Key]
-
-
-class Compute(NamedTuple):
-    """Call the function on items; answered by what it returned."""
-
-    items: list[Any]
-
-
-class Put(NamedTuple):
-    """Store entries, drop claims, claim the next keys; answered by `Stored`."""
-
-    entries: list[tuple[Key, Any]]
-    drop: list[Key]
-    claim: Sequence[Key]
-
-
-class Delete(NamedTuple):
-    """Remove entries that cannot be used."""
-
-    keys: Sequence[Key]
-
-
-class Owners(NamedTuple):
-    """Ask who owns keys; answered by an owner or `None` for each."""
-
-    keys: Sequence[Key]
-    before: Sequence[Owner | None] | None
-
-
-class Listen(NamedTuple):
-    """Have a bell that rings for keys; answered by a context manager."""
-
-    keys: Sequence[Key]
-
-
-class Wait(NamedTuple):
-    """Sleep until the bell rings, at most ``seconds``."""
-
-    seconds: float
-
-
-Step: TypeAlias = Read | Claim | Compute | Put | Delete | Owners | Listen | Wait
-Steps: TypeAlias = Generator[Step, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +62,7 @@ class Run:
         self.counts: Counter[str] = Counter()
         self._entries: dict[Key, Any] = {}  # as the store keeps them
         self._computed: dict[Key, Any] = {}  # as the function returned them
+        self._handed: set[int] = set()  # the ids of computed results that may be changed
         self._outcome: dict[Key, str] = {}
         self._unclaimed: list[Key] = []
         self._mine: list[Key] = []
@@ -151,18 +97,17 @@ class Run:
         self._unclaimed = self.plan.in_order(missing) if missing else []
 
     def _fill(self) -> Steps:
-        yield from self._claim()
         while True:
-            while self._mine or self._alone:
+            if self._unclaimed and not self._mine:
+                yield from self._claim()
+            if self._mine or self._alone:
                 yield from self._compute_part()
-            if not self._taken:
-                return
-            yield from self._wait()
-            yield from self._claim()
+            elif not self._unclaimed:
+                if not self._taken:
+                    return
+                yield from self._wait()
 
     def _claim(self) -> Steps:
-        if not self._unclaimed:
-            return
         answers = yield from self._try(Claim(self._unclaimed))
         self._sort(answers)
 
@@ -197,7 +142,7 @@ class Run:
         results = results_of(result, len(part), self.settings.function)
         self._computed.update(zip(part, results, strict=True))
         self._outcome.update(dict.fromkeys(part, "misses"))
-        self._encode_shared(part)
+        self._own(part)
         yield from self._store(mine)
 
     def _next_part(self) -> list[Key]:
@@ -209,6 +154,8 @@ class Run:
 
     def _store(self, mine: list[Key]) -> Steps:
         """Store what was computed under a claim, and claim the next part in the same step."""
+        if not mine and not self._unclaimed:
+            return
         entries = self._encode(mine)
         drop = [key for key in mine if key not in self._entries]
         stored: Stored | None = yield from self._try(Put(entries, drop, self._unclaimed))
@@ -227,6 +174,7 @@ class Run:
         for key, entry in zip(over, entries or [None] * len(over), strict=True):
             if entry is None or not self._accept(key, entry, "waits"):
                 self._unclaimed.append(key)
+        self._unclaimed = self.plan.in_order(set(self._unclaimed))
 
     def _watch(self, keys: list[Key]) -> Steps:
         """Look at the owners of ``keys`` until one is done; returns the keys whose claims are over."""
@@ -272,8 +220,11 @@ class Run:
             self._lost = True
             if self.settings.strict:
                 raise
-            self.settings.reports.once(f"store: {error.problem}", f"computing without the store: {error}")
+            self._tell(error)
             return None
+
+    def _tell(self, error: StoreError) -> None:
+        self.settings.reports.once(f"store: {error.problem}", f"computing without the store: {error}")
 
     @property
     def _inherited(self) -> bool:
@@ -300,7 +251,7 @@ class Run:
         """Take an entry as the result of ``key``, unless it cannot be decoded."""
         try:
             self._computed[key] = self.settings.codec.decode(entry.value)
-        except CodecError as error:
+        except Exception as error:  # a user's codec may raise anything
             self.counts["errors"] += 1
             self.settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
             return False
@@ -315,28 +266,30 @@ class Run:
         for key in order:
             try:
                 self._entries[key] = self.settings.codec.encode(self._computed[key])
-            except CodecError as error:
-                self._reject(1, f"codec: {error.problem}", str(error))
+            except Exception as error:  # a user's codec may raise anything
+                self._reject(1, f"codec: {type(self._computed[key]).__qualname__}", str(error))
         return [(key, self._entries[key]) for key in order if key in self._entries]
 
-    def _encode_shared(self, part: Sequence[Key]) -> None:
-        """Where the function returned one mutable object for several items, give each its own."""
-        seen: set[int] = set()
-        for key in part:
-            value = self._computed[key]
-            if id(value) in seen and type(value) not in IMMUTABLE:
-                self._computed[key] = self._copy(value)
-            seen.add(id(value))
+    def _own(self, part: Sequence[Key]) -> None:
+        """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
+        values = [self._computed[key] for key in part]
+        if set(map(type, values)) <= IMMUTABLE:
+            return
+        for key, value in zip(part, values, strict=True):
+            if type(value) not in IMMUTABLE:
+                if id(value) in self._handed or is_borrowed(value):
+                    self._computed[key] = self._copy(value)
+                self._handed.add(id(value))
 
     def _copy(self, value: Any) -> Any:
         try:
             return self.settings.codec.decode(self.settings.codec.encode(value))
-        except CodecError:
+        except Exception:
             return value  # it cannot be copied, so positions share it, as they would without a cache
 
     def _merge(self) -> list[Any]:
         """The results in order of positions; each mutable one is an object of its own."""
-        results = [self._computed[key] for key in self.plan.keys]
+        results = merge(self.plan, self._computed)
         if self.plan.has_duplicates:
             for position, key in enumerate(self.plan.keys):
                 if self.plan.first[key] != position and type(results[position]) not in IMMUTABLE:
@@ -348,15 +301,20 @@ class Run:
         if self._inherited:
             return
         abandoned = error is not None and not isinstance(error, Exception)
-        self.settings.store.release(self.call, abandoned=abandoned, counts=self._counted())
+        try:
+            self.settings.store.release(self.call, abandoned=abandoned, counts=self._counted())
+        except StoreError as trouble:  # a store that breaks its promise must not break the function
+            self._tell(trouble)
         if self.call.holds:
             self.call.holds = False
             self.settings.wakeups.wake(self.plan.first)
 
     def _counted(self) -> Counter[str]:
-        for position, key in enumerate(self.plan.keys):
-            outcome = self._outcome.get(key, "misses")
-            self.counts[outcome if self.plan.first[key] == position else "hits"] += 1
+        """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
+        distinct = Counter(self._outcome.values())
+        distinct["misses"] += len(self.plan.first) - len(self._outcome)
+        self.counts.update(distinct)
+        self.counts["hits"] += len(self.plan.keys) - len(self.plan.first)
         return self.counts
 
 

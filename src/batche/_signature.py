@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, Final, NamedTuple, NoReturn
 
+from batche._annotations import accepts_list, is_unchecked, mentions_none, resolve, signature_of
 from batche.errors import AnnotationError, ResultLengthError, SignatureError
 
 _BY_KEYWORD: Final = sys.maxsize
@@ -64,7 +64,7 @@ class Bound:
         self._kwargs = kwargs
 
     def call(self, items: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a call with ``items`` as its batch, everything else passed as the caller did."""
+        """The arguments of a call with ``items``, at least one, as its batch; the rest passed as the caller did."""
         return self._signature.replace(self._args, self._kwargs, items)
 
 
@@ -76,26 +76,6 @@ class BatchSignature:
     is one, and must then be passed by keyword. ``ignore`` names parameters that `Bound.arguments`
     leaves out, also inside ``**kwargs``.
     """
-
-    __slots__ = (
-        "_absorbs",
-        "_absorbs_keywords",
-        "_absorbs_positions",
-        "_dropped",
-        "_dropped_keywords",
-        "_enough",
-        "_hints",
-        "_index",
-        "_positional",
-        "_required",
-        "_signature",
-        "_spots",
-        "_template",
-        "_variable",
-        "function",
-        "name",
-        "variables",
-    )
 
     def __init__(
         self, function: Callable[..., Any], variable: str | tuple[str, ...], ignore: Iterable[str] = ()
@@ -114,7 +94,7 @@ class BatchSignature:
         self._read_parameters(list(self._signature.parameters.values()))
         self._check_variables()
         self._drop(ignore)
-        self._spots = tuple(sorted(map(self._spot, self.variables), key=lambda spot: spot.position))
+        self._spots = tuple(map(self._spot, self.variables))
         self._hints = {name: self._hint(name) for name in (*self.variables, "return")}
         self._check_annotations()
 
@@ -122,7 +102,7 @@ class BatchSignature:
 
     def _inspect(self, function: Callable[..., Any]) -> inspect.Signature:
         try:
-            return _signature_of(function)
+            return signature_of(function)
         except (TypeError, ValueError) as error:
             raise self._error(f"its parameters cannot be read ({error}); decorate a Python function") from error
 
@@ -175,15 +155,15 @@ class BatchSignature:
     def _hint(self, name: str) -> Any:
         parameter = self._signature.parameters.get(name)
         if name == "return":
-            return _resolve(self.function, self._signature.return_annotation)
-        return _resolve(self.function, parameter.annotation) if parameter else inspect.Parameter.empty
+            return resolve(self.function, self._signature.return_annotation)
+        return resolve(self.function, parameter.annotation) if parameter else inspect.Parameter.empty
 
     def _check_annotations(self) -> None:
         for name in self.variables:
-            if not _is_unchecked(self._hints[name]) and not _accepts_list(self._hints[name]):
+            if not is_unchecked(self._hints[name]) and not accepts_list(self._hints[name]):
                 raise AnnotationError(self.name, name, f"{name} annotation must be a list of hashable objects")
         result = self._hints["return"]
-        if not _is_unchecked(result) and not _accepts_list(result, or_array=True):
+        if not is_unchecked(result) and not accepts_list(result, or_array=True):
             raise AnnotationError(self.name, "return", "return annotation must be a list")
 
     # Calls.
@@ -277,7 +257,7 @@ class BatchSignature:
         return all(map(self._allows_none, self.variables))
 
     def _allows_none(self, name: str) -> bool:
-        return self._template[name] is None or _mentions_none(self._hints[name])
+        return self._template[name] is None or mentions_none(self._hints[name])
 
     def is_uncached(self, batch: Any) -> bool:
         """Whether a bound batch is a `None` that the signature allows: it goes to the function as it is."""
@@ -315,7 +295,7 @@ def function_name(function: Callable[..., Any]) -> str:
 def not_called_message(function: Callable[..., Any]) -> SignatureError:
     """The error for ``@cache_batch_variable`` without parentheses: it shows the right form."""
     try:
-        parameters = [name for name in _signature_of(function).parameters if name not in ("self", "cls")]
+        parameters = [name for name in signature_of(function).parameters if name not in ("self", "cls")]
     except (TypeError, ValueError):
         parameters = []
     variable = parameters[0] if parameters else "texts"
@@ -399,83 +379,3 @@ def _default(parameter: inspect.Parameter) -> Any:
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
         return {}
     return _ABSENT if parameter.default is inspect.Parameter.empty else parameter.default
-
-
-# Annotations.
-
-
-def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info >= (3, 14):
-        import annotationlib  # names that only type checkers import stay forward references
-
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(function)
-
-
-def _resolve(function: Callable[..., Any], annotation: Any) -> Any:
-    """The annotation, if it is text evaluated where the function was defined, else as it is."""
-    if not isinstance(annotation, str):
-        return annotation
-    innermost = inspect.unwrap(function)
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {"hint": annotation}
-    parameters = {parameter.__name__: parameter for parameter in getattr(innermost, "__type_params__", ())}
-    try:
-        scope = getattr(innermost, "__globals__", {})
-        return typing.get_type_hints(holder, scope, parameters, include_extras=True)["hint"]
-    except Exception:  # whatever evaluating somebody's text may raise: then the annotation cannot be checked
-        return annotation
-
-
-def _is_unchecked(hint: Any) -> bool:
-    """No annotation, or ``None`` where it is the whole of one, as 0.1.1 had it."""
-    return hint is inspect.Parameter.empty or hint is None or hint is types.NoneType
-
-
-def _accepts_list(hint: Any, or_array: bool = False) -> bool:
-    """Whether a list is (or, for the unresolved, may be) what the annotation says."""
-    if hint is Any or isinstance(hint, (str, typing.ForwardRef, typing.TypeVar)):
-        return True
-    plain = _unwrapped(hint)
-    if plain is not hint:
-        return _accepts_list(plain, or_array)
-    origin = typing.get_origin(hint)
-    if origin in _UNIONS:
-        return any(_accepts_list(member, or_array) for member in typing.get_args(hint))
-    kind = origin or hint
-    if not isinstance(kind, type):
-        return False
-    try:
-        return issubclass(list, kind) or (or_array and _is_array_type(kind))
-    except TypeError:  # a Protocol that cannot be checked at run time
-        return True
-
-
-def _mentions_none(hint: Any) -> bool:
-    plain = _unwrapped(hint)
-    if plain is not hint:
-        return _mentions_none(plain)
-    if typing.get_origin(hint) in _UNIONS:
-        return any(map(_mentions_none, typing.get_args(hint)))
-    return hint is types.NoneType
-
-
-def _unwrapped(hint: Any) -> Any:
-    """What `Annotated`, a `NewType` or a ``type`` statement stands for; anything else as it is."""
-    if typing.get_origin(hint) is typing.Annotated:
-        return hint.__origin__
-    if isinstance(hint, typing.NewType):
-        return hint.__supertype__
-    alias = typing.get_origin(hint) or hint
-    return alias.__value__ if type(alias).__name__ == "TypeAliasType" else hint
-
-
-def _is_array_type(kind: type) -> bool:
-    """Told by name: importing numpy or torch is the user's to decide."""
-    return any((base.__module__.partition(".")[0], base.__name__) in _ARRAYS for base in kind.__mro__)
-
-
-_UNIONS: Final = (typing.Union, types.UnionType)
-_ARRAYS: Final = frozenset({("numpy", "ndarray"), ("torch", "Tensor")})

@@ -71,7 +71,9 @@ class Listening:
         self._ring = ring
 
     def __enter__(self) -> None:
-        self._wakeups._add(self._keys, self._ring)  # noqa: SLF001  both halves of one thing
+        self._wakeups._add(self._keys, self._ring)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._wakeups._discard(self._keys, self._ring)  # noqa: SLF001  both halves of one thing
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wakeups._discard(self._keys, self._ring)

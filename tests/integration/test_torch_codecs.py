@@ -17,10 +17,10 @@ from batche.errors import CodecError
 
 torch: Any = pytest.importorskip("torch")
 
-DTYPES = (
-    "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64 complex128 "
-    "float8_e4m3fn float8_e5m2"
-).split()
+DTYPES = [
+    "float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128", "bool",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+]  # fmt: skip
 CODECS = pytest.mark.parametrize("made", [AutoCodec(), MsgpackCodec(), PickleCodec()], ids=lambda made: made.name)
 
 

@@ -10,7 +10,7 @@ from batche._canonical import canonical
 from batche._keys import Keyer
 from batche.errors import UnkeyableError
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 
 FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e5m2", "float8_e4m3fn"]
 COMPLEX = ["complex64", "complex128"]

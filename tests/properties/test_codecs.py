@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 import zoneinfo
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped,unused-ignore]  # has none
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +25,8 @@ TEXT = st.text(st.characters(exclude_categories=()))
 ZONES = st.sampled_from([None, zoneinfo.ZoneInfo("Europe/Berlin"), zoneinfo.ZoneInfo("UTC")]) | st.timezones()
 HASHABLE = (
     st.none() | st.booleans() | st.integers() | st.integers(-(2**200), 2**200) | st.floats() | st.complex_numbers()
-    | TEXT | st.binary() | st.decimals().filter(lambda number: not number.is_snan()) | st.fractions() | st.dates() | st.times(timezones=ZONES)
+    | TEXT | st.binary() | st.decimals().filter(lambda number: not number.is_snan()) | st.fractions() | st.dates()
+    | st.times(timezones=ZONES)
     | st.datetimes(timezones=ZONES) | st.timedeltas() | st.uuids() | TEXT.map(PurePosixPath)
 )  # fmt: skip
 KEYS = st.recursive(HASHABLE, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=4), max_leaves=5)
@@ -60,10 +62,8 @@ def _read(data: bytes) -> None:
     tracemalloc.start()
     try:
         for made in (MsgpackCodec(), AutoCodec()):
-            try:
+            with contextlib.suppress(CodecError):
                 made.decode(data)
-            except CodecError:
-                pass
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -142,10 +142,8 @@ def test_a_mark_out_of_place_is_refused() -> None:
 def test_hostile_pickles_raise_nothing_else(data: bytes) -> None:
     """Random opcodes; names in them cannot reach anything, being random too."""
     for made in (PickleCodec(), AutoCodec()):
-        try:
+        with contextlib.suppress(CodecError):
             made.decode(PICKLE + data)
-        except CodecError:
-            pass
 
 
 @given(

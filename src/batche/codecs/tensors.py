@@ -46,7 +46,7 @@ def check(tensor: Any) -> None:
 def pack(tensor: Any) -> bytes:
     """The tensor's own elements, not the storage that it is a view of."""
     check(tensor)
-    if tensor.has_names() or vars(tensor):
+    if vars(tensor) or any(getattr(tensor, "names", ())):  # torch 2.13 has no named dimensions any more
         raise Refused("a tensor has named dimensions or attributes: return tensor.rename(None).clone()")
     plain = tensor.resolve_conj().resolve_neg().contiguous()
     memory = bytearray(plain.numel() * plain.element_size())

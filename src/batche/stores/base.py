@@ -26,7 +26,10 @@ class Store(Protocol):
     where `True`, the results themselves where `False` (then the store never leaves its process).
     """
 
-    encoded: bool
+    @property
+    def encoded(self) -> bool:
+        """Whether values are bytes."""
+        ...
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         """The entries of ``keys``, aligned, `None` where there is none. Takes no lock that a writer holds.
@@ -39,7 +42,8 @@ class Store(Protocol):
         """Claim ``keys`` for ``call`` in order, until ``limit`` of them are won; one answer for each key tried.
 
         Each key is read again in the same step, so an entry stored meanwhile is never computed again. Claims of
-        dead owners are taken over. The answer is shorter than ``keys`` where the limit was reached.
+        dead owners are taken over. A store may try only the first of the keys, but at least one: the answer is then
+        shorter than ``keys``, as it is where the limit was reached.
 
         A claim saves double work; losing one costs a second computation, never a wrong entry.
         """

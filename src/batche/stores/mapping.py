@@ -13,14 +13,15 @@ from threading import RLock
 from typing import Any, ClassVar
 
 from batche._process import renew_after_fork
-from batche._types import KEY_BYTES, MINE, NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
+from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer
 
 
 class MappingStore:
     """Entries in a dict with exact LRU by count, shared by the threads and tasks of one process.
 
-    ``maxsize`` is the most entries over all namespaces; `None`: no limit; 0: nothing is kept.
+    ``maxsize`` is the most entries over all namespaces; `None`: no limit; 0: nothing is kept. The number of
+    evictions is the store's too, and zero again when a namespace is cleared.
     """
 
     encoded: ClassVar[bool] = False
@@ -32,6 +33,7 @@ class MappingStore:
         self._entries: MutableMapping[Key, Entry] = OrderedDict()
         self._claims: dict[Key, Call] = {}
         self._abandoned: set[Key] = set()
+        self._evictions = 0
         self._counts: dict[bytes, Counter[str]] = {}
         self._lock = RLock()
         renew_after_fork(self)
@@ -74,6 +76,8 @@ class MappingStore:
         if key in self._abandoned:
             self._abandoned.discard(key)
             self._count(call.namespace, {"takeovers": 1})
+        call.handle = call.handle or set()
+        call.handle.add(key)  # first: an interrupt right after the claim must leave it where `release` looks
         self._claims[key] = call
         return MINE
 
@@ -105,11 +109,11 @@ class MappingStore:
         while self._maxsize is not None and len(self._entries) > self._maxsize:
             oldest = next(iter(self._entries))
             del self._entries[oldest]
-            self._count(oldest[:NAMESPACE_BYTES], {"evictions": 1})
+            self._evictions += 1
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         with self._lock:
-            held = [key for key, owner in self._claims.items() if owner is call] if call.holds else []
+            held = [key for key in call.handle or () if self._claims.get(key) is call]
             for key in held:
                 del self._claims[key]
             if abandoned:
@@ -133,23 +137,31 @@ class MappingStore:
         with self._lock:
             for key in keys:
                 self._claims.pop(key, None)
+                self._abandoned.discard(key)
             return sum(self._entries.pop(key, None) is not None for key in keys)
 
     def clear(self, namespace: bytes, /) -> int:
         with self._lock:
+            self._abandoned -= {key for key in self._abandoned if key.startswith(namespace)}
             for key in [key for key in self._claims if key.startswith(namespace)]:
                 del self._claims[key]
-            held = [key for key in self._entries if key.startswith(namespace) and len(key) == KEY_BYTES]
+            held = [key for key in self._entries if key.startswith(namespace)]
             for key in held:
                 del self._entries[key]
             self._counts.pop(namespace, None)
+            self._evictions = 0
         return len(held)
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
         with self._lock:
             counts = dict(self._counts.get(namespace, {}))
             return CacheInfo(
-                counts.pop("hits", 0), counts.pop("misses", 0), self._maxsize, len(self._entries), **counts
+                counts.pop("hits", 0),
+                counts.pop("misses", 0),
+                self._maxsize,
+                len(self._entries),
+                evictions=self._evictions,
+                **counts,
             )
 
     def close(self) -> None:

@@ -1,4 +1,7 @@
-"""A store that keeps nothing: every caller computes, and its calls are counted in this process."""
+"""A store that keeps nothing: every caller computes, and its calls are counted in this process.
+
+It is what ``store="off"`` means, and what stands in for a store that cannot be opened.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,21 @@ from threading import RLock
 from typing import Any, ClassVar
 
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
+from batche.errors import StoreError
 from batche.stores.base import Answer
 
 
 class NullStore:
-    """Answers every read with nothing and grants every claim."""
+    """Answers every read with nothing and grants every claim.
+
+    ``trouble`` is why the store that it stands in for cannot be opened: each call then counts as an error, and what
+    must reach that store (`delete`, `clear`) raises it.
+    """
 
     encoded: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, trouble: StoreError | None = None) -> None:
+        self.trouble = trouble
         self._counts: dict[bytes, Counter[str]] = {}
         self._lock = RLock()
 
@@ -41,14 +50,17 @@ class NullStore:
         if counts:
             with self._lock:
                 self._counts.setdefault(call.namespace, Counter()).update(counts)
+                self._counts[call.namespace]["errors"] += self.trouble is not None
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
         return [None] * len(keys)
 
     def delete(self, keys: Sequence[Key], /) -> int:
+        self._must_reach_store()
         return 0
 
     def clear(self, namespace: bytes, /) -> int:
+        self._must_reach_store()
         with self._lock:
             self._counts.pop(namespace, None)
         return 0
@@ -57,6 +69,10 @@ class NullStore:
         with self._lock:
             counts = dict(self._counts.get(namespace, {}))
         return CacheInfo(counts.pop("hits", 0), counts.pop("misses", 0), 0, 0, **counts)
+
+    def _must_reach_store(self) -> None:
+        if self.trouble is not None:
+            raise StoreError(self.trouble.store, self.trouble.problem) from self.trouble
 
     def close(self) -> None:
         """Nothing is open."""

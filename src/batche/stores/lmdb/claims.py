@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from batche._process import random_word
-from batche._types import MINE, Call, Key, Mine, Owner
+from batche._types import MINE, Call, Entry, Key, Owner
+from batche.stores.base import Answer
 from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.following import Following
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, Claimed, pack_claim, unpack_claim
 from batche.stores.lmdb.workers import Handle, State
@@ -57,18 +59,45 @@ class Claims:
         return state, claimed
 
     def win(
+        self, transaction: Transaction, following: Following, found: Sequence[Entry | None], epoch: int
+    ) -> tuple[list[Answer], int]:
+        """Claim those keys that were not found; the answers, and how many were taken over from the dead."""
+        mine, limit = self.bytes_of(following.call, epoch), following.limit
+        free = [key for key, entry in zip(following.keys, found, strict=True) if entry is None]
+        if limit is None or len(free) <= limit:
+            _, added = transaction.cursor().putmulti([(CLAIM + key, mine) for key in free], overwrite=False)
+            if added == len(free):
+                return [MINE if entry is None else entry for entry in found], 0
+        return self._win_each(transaction, following, found, epoch)
+
+    def _win_each(
+        self, transaction: Transaction, following: Following, found: Sequence[Entry | None], epoch: int
+    ) -> tuple[list[Answer], int]:
+        """The same one by one, where some are taken or only so many are wanted."""
+        known: dict[Handle, State] = {}
+        answers: list[Answer] = []
+        won = died = 0
+        for key, entry in zip(following.keys, found, strict=True):
+            if following.limit is not None and won >= following.limit:
+                break
+            answer, state = (entry, None) if entry else self._win_one(transaction, following.call, key, epoch, known)
+            answers.append(answer)
+            won += answer is MINE
+            died += state is State.DEAD
+        return answers, died
+
+    def _win_one(
         self, transaction: Transaction, call: Call, key: Key, epoch: int, known: dict[Handle, State]
-    ) -> tuple[Mine, bool] | Owner:
-        """Claim a key that has no entry: `MINE` and whether it was taken over from the dead, or who owns it."""
-        mine = self.bytes_of(call, epoch)
-        if transaction.put(CLAIM + key, mine, overwrite=False):
-            return MINE, False
-        state, claimed = self.judge(transaction.get(CLAIM + key), epoch, known)
+    ) -> tuple[Answer, State]:
+        """Claim one key; the answer, and what became of the claim that was there."""
+        mine, raw = self.bytes_of(call, epoch), transaction.get(CLAIM + key)
+        if raw == mine:
+            return MINE, State.ENDED
+        state, claimed = self.judge(raw, epoch, known)
         if state is State.RUNNING and claimed is not None:
-            return owner_of(claimed)
-        died = state is State.DEAD
-        transaction.put(CLAIM + key, self.bytes_of(call, epoch, took_over=died))
-        return MINE, died
+            return owner_of(claimed), state
+        transaction.put(CLAIM + key, self.bytes_of(call, epoch, took_over=state is State.DEAD))
+        return MINE, state
 
     def owners(self, raws: Sequence[bytes | None], epoch: int) -> list[Owner | None]:
         """Who holds each of the written claims."""

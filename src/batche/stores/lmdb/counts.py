@@ -7,6 +7,7 @@ namespace's totals, in one transaction with a mark that says so, and then frees 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +45,26 @@ class Lanes:
 
     def __init__(self, directory: Path) -> None:
         self._table = Words(directory / "counts")
-        self._own: dict[bytes, int] = {}
-        self._pending: dict[bytes, dict[str, int]] = {}
-        self._mutex = RLock()  # re-entrant: a signal handler may count at any point
+        self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        self._mutex = RLock()
-        self._own = {}
-        self._pending = {}
+        self._pid = os.getpid()
+        self._mutex = RLock()  # re-entrant: a signal handler may count at any point
+        self._own: dict[bytes, int] = {}
+        self._pending: dict[bytes, dict[str, int]] = {}
 
     def has(self, namespace: bytes) -> bool:
         """Whether this process has a lane for ``namespace``."""
         return namespace in self._own
 
     def add(self, namespace: bytes, counts: Mapping[str, int]) -> None:
-        """Count. Without a lane yet, the counts are kept in this process until there is one."""
+        """Count. Without a lane yet, the counts are kept in this process until there is one.
+
+        A child that was forked without Python's hooks counts nothing: the lanes are its parent's.
+        """
+        if self._pid != os.getpid():
+            return
         with self._mutex:
             lane = self._own.get(namespace)
             if lane is None:

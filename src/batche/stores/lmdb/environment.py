@@ -112,7 +112,9 @@ class Environment:
         try:
             about: dict[str, Any] = json.loads((self.path / "format").read_bytes())
         except (OSError, ValueError) as error:
-            raise StoreError(str(self.path), f"is not a store, or is damaged ({error}); delete the directory") from error
+            raise StoreError(
+                str(self.path), f"is not a store, or is damaged ({error}); delete the directory"
+            ) from error
         if about.get("format") != FORMAT:
             raise StoreError(str(self.path), f"was written by another version of batche (format {about.get('format')})")
         return about
@@ -150,9 +152,7 @@ class Environment:
         except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
             raise self._trouble(error) from error
 
-    def write(
-        self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE
-    ) -> T:
+    def write(self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
 
         ``after`` is called with what it returned once that is committed, and before another writer's turn.
@@ -181,7 +181,7 @@ class Environment:
                 self._turn.release()
 
     def _is_my_turn(self) -> bool:
-        return bool(self._turn._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  what Condition uses
+        return bool(self._turn._is_owned())  # type: ignore[attr-defined]  # as Condition does
 
     def _lock_gate_file(self, deadline: float, patience: float) -> None:
         """Take the lock that stands in front of LMDB's own, whose wait can neither end nor be interrupted."""
@@ -204,11 +204,11 @@ class Environment:
             self._handle().sync(True)
 
     def close(self) -> None:
-        """Close the environment in this process. The next use opens it again."""
-        with self._opening, self._errors(), GATE:
-            env, self._env = self._env, None
-            if env is not None:
-                env.close()
+        """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
+        with self._opening, GATE.alone() as nobody_inside:
+            if nobody_inside and self._env is not None:
+                self._env.close()
+                self._env = None
 
 
 def make(path: Path, **about: Any) -> None:

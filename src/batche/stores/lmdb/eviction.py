@@ -10,6 +10,7 @@ A threshold comes from a sample of the ticks, so a scan reads the table once and
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from batche.stores.lmdb.slots import DOMAIN, FREE, Slots
@@ -33,18 +34,30 @@ class Candidates:
 
     def pop(self) -> int | None:
         """The least recently used slot, as far as the last scan can tell; `None` where a new scan is needed."""
-        words = self._slots.words
-        while self._queue:
-            tick, slot = self._queue.popleft()
+        words, queue = self._slots.words, self._queue
+        while queue:
+            tick, slot = queue.popleft()
             if words[slot] == tick:
                 return slot
         return None
 
     def refill(self) -> None:
-        """Scan the table. Takes no lock."""
-        latest = self._threshold()
-        found = [pair for chunk in self._slots.chunks() for pair in self._among(latest, *chunk)]
-        self._queue = deque(sorted(found))
+        """Scan the table. Takes no lock.
+
+        It takes nothing that was stored since it began: that may be older than what is stored while it goes on.
+        """
+        begun = self._slots.tick()
+        self._queue = self._scan(min(self._threshold(), begun)) or self._scan(begun)
+
+    def settled(self) -> Iterator[int]:
+        """All slots, the least recently used first, as one scan under the writer's turn finds them.
+
+        For when readers use every victim before it is evicted: a use that comes after this scan is too late.
+        """
+        return (slot for _, slot in self._scan(FREE - 1))
+
+    def _scan(self, latest: int) -> deque[tuple[int, int]]:
+        return deque(sorted(pair for chunk in self._slots.chunks() for pair in self._among(latest, *chunk)))
 
     def _among(self, latest: int, slots: range, ticks: list[int], domains: list[int]) -> list[tuple[int, int]]:
         if self._domain is None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from types import TracebackType
 from typing import Final, Protocol
@@ -50,14 +52,18 @@ class ForkGate:
     def __enter__(self) -> None:
         thread = get_ident()
         if thread in self._inside or thread in self._forking:
-            raise GateClosedError("this thread is already inside the store (a signal handler, a finaliser or a fork hook)")
+            raise GateClosedError(
+                "this thread is already inside the store (a signal handler, a finaliser or a fork hook)"
+            )
         if os.getpid() != self._pid:
             raise ForkedUncleanlyError("forked without Python's fork hooks")
         self._inside[thread] = None  # nothing may be called between here and the return
         if self._forking:
             self._wait_for_fork(thread)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._inside.pop(get_ident(), None)
 
     def _wait_for_fork(self, thread: int) -> None:
@@ -77,6 +83,15 @@ class ForkGate:
         while any(thread != me for thread in list(self._inside)) and time.monotonic() < deadline:
             time.sleep(_GLANCE)
         self._clean = not self._inside
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Have the gate closed and everybody out; `False` where somebody stayed inside for too long."""
+        self.close()
+        try:
+            yield self._clean
+        finally:
+            self.open_in_parent()
 
     def open_in_parent(self) -> None:
         """After a fork, in the parent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 from batche._types import Call, Key
@@ -11,14 +12,13 @@ from batche.stores.lmdb import records, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
+from batche.stores.lmdb.following import MOST_BYTES, MOST_KEYS
 from batche.stores.lmdb.place import OpenEnvironment
-from batche.stores.lmdb.records import CLAIM
+from batche.stores.lmdb.records import CLAIM, is_same_call, is_same_epoch
 from batche.stores.lmdb.writing import Writing
 
-MOST_KEYS: Final = 1024
-"""Keys of one transaction: a fork, an event loop and a writer wait for no more than that."""
-MOST_BYTES: Final = 4 << 20
-"""Bytes of one transaction, for the same reason."""
+_MOST_HUNTS: Final = 3
+"""Transactions in a row that may find no victim before one looks for them itself, with the writer's turn."""
 _LEAST_BYTES: Final = 1 << 20
 """Bytes that a store without a stated limit may use however little is free."""
 
@@ -26,87 +26,123 @@ _LEAST_BYTES: Final = 1 << 20
 class Putting:
     """The entries of one `put`, and what became of them so far."""
 
-    def __init__(self, opened: OpenEnvironment, claims: Claims, call: Call, entries: Sequence[tuple[Key, Any]]) -> None:
+    def __init__(
+        self,
+        opened: OpenEnvironment,
+        claims: Claims,
+        call: Call,
+        entries: Sequence[tuple[Key, Any]],
+        drop: Sequence[Key],
+    ) -> None:
         self.call = call
+        self.scarce = False
         self.kept: set[Key] = set()
         self.too_large: set[Key] = set()
         self.done = False
         self.needs_victims = False
-        self.no_victims = False
         self.evicted_by_default = False
         self.most_bytes = 0
         self._opened = opened
         self._claims = claims
-        self._left = list(reversed(entries))
+        self._drop = drop
+        self._entries = list(entries)
+        self._largest = max((records.size_of(len(value)) for _, value in entries), default=0)
+        self._stored = 0
+        self._hunts = 0
 
-    def store(self, writing: Writing, victims: Candidates, *, scarce: bool) -> None:
-        """Store as many of the remaining entries as this transaction may hold and `victims` make room for."""
+    def store(self, writing: Writing, victims: Candidates) -> None:
+        """Store as many of the remaining entries as one transaction may hold and ``victims`` make room for.
+
+        The last transaction ends the claims of the keys that have no entry to store.
+        """
         epoch = totals.read_epoch(writing.transaction, self.call.namespace)
-        mine = self._claims.bytes_of(self.call, epoch)[:-1]
-        self._begin(writing, mine, scarce=scarce)
-        tick, stored, room = self._opened.slots.tick(), time.time_ns(), MOST_BYTES
-        for moment in range(tick, tick + MOST_KEYS):
-            if not self._left or room < 0:
-                break
-            key, value = self._left[-1]
-            if take_claim(writing.transaction, key, mine):
-                if not self._make_room(writing, key, len(value), victims):
-                    return
-                if key not in self.too_large:
-                    writing.add(key, value, moment, stored, epoch)
-                    self.kept.add(key)
-                    room -= len(value)
-            self._left.pop()
-        self.done = not self._left
+        mine = self._claims.bytes_of(self.call, epoch)
+        self._begin(writing, mine)
+        part = self._next_part()
+        ours = [entry for entry in part if take_claim(writing.transaction, entry[0], mine)]
+        keys, values = [key for key, _ in ours], [value for _, value in ours]
+        size = sum(map(records.size_of, map(len, values)))
+        if not self._make_room(writing, len(ours), size, victims):
+            for key in keys:
+                writing.transaction.put(CLAIM + key, mine)
+            return
+        writing.add_all(keys, values, self._opened.slots.tick(), time.time_ns(), epoch)
+        self.kept.update(keys)
+        self._stored += len(part)
+        self.done = self._stored == len(self._entries)
+        if self.done:
+            for key in self._drop:
+                take_claim(writing.transaction, key, mine)
 
-    def _begin(self, writing: Writing, mine: bytes, *, scarce: bool) -> None:
+    def _begin(self, writing: Writing, mine: bytes) -> None:
         self.needs_victims = False
         limits = writing.limits
         self.most_bytes = limits.max_bytes
-        if limits.by_default and scarce:
+        if limits.by_default and self.scarce:
             self.most_bytes = min(limits.max_bytes, max(writing.bytes, _LEAST_BYTES))
-        if self.no_victims:  # the counts say that there are entries, the table says that there are none
-            writing.entries = writing.bytes = 0
         self._skip_surplus(writing, mine)
 
     def _skip_surplus(self, writing: Writing, mine: bytes) -> None:
-        """Pass over entries that the later ones of this put would evict."""
+        """Pass over what is larger than the store, and entries that the later ones of this put would evict."""
+        if self._largest > self.most_bytes:
+            self._skip_large(writing, mine)
         maxsize = writing.limits.maxsize
-        while 0 <= maxsize < len(self._left):
-            key, _ = self._left.pop()
-            if take_claim(writing.transaction, key, mine) and maxsize:
+        while 0 <= maxsize < len(self._entries) - self._stored:
+            if take_claim(writing.transaction, self._entries[self._stored][0], mine) and maxsize:
                 writing.evictions += 1
+            self._stored += 1
 
-    def _make_room(self, writing: Writing, key: Key, value_bytes: int, victims: Candidates) -> bool:
-        """Evict for an entry, or find it too large; `False`, and its claim put back, where there are no more victims."""
-        size = records.size_of(value_bytes)
-        if size > self.most_bytes:
-            self.too_large.add(key)
-            return True
-        if writing.has_room(size, self.most_bytes):
-            return True
+    def _skip_large(self, writing: Writing, mine: bytes) -> None:
+        fits = [records.size_of(len(value)) <= self.most_bytes for _, value in self._entries]
+        for (key, _), fit in zip(self._entries, fits, strict=True):
+            if not fit and take_claim(writing.transaction, key, mine):
+                self.too_large.add(key)
+        stored = self._stored
+        self._entries = [entry for entry, fit in zip(self._entries[stored:], fits[stored:], strict=True) if fit]
+        self._stored = 0
+
+    def _next_part(self) -> list[tuple[Key, Any]]:
+        """As many of the remaining entries as one transaction and the store may hold."""
+        part = self._entries[self._stored : self._stored + MOST_KEYS]
+        room = min(MOST_BYTES, self.most_bytes)
+        if self._largest * len(part) <= room:
+            return part
+        for number, size in enumerate(accumulate(records.size_of(len(value)) for _, value in part)):
+            if size > room:
+                return part[: max(number, 1)]
+        return part
+
+    def _make_room(self, writing: Writing, entries: int, size: int, victims: Candidates) -> bool:
+        """Evict for entries of ``size`` bytes; `False` where it takes another transaction."""
         self.evicted_by_default |= writing.limits.by_default and writing.bytes + size > self.most_bytes
-        if writing.make_room(size, self.most_bytes, victims):
-            return True
-        epoch = totals.read_epoch(writing.transaction, self.call.namespace)
-        writing.transaction.put(CLAIM + key, self._claims.bytes_of(self.call, epoch))
-        self.needs_victims = True
-        return False
+        if self._hunts < _MOST_HUNTS:
+            made = writing.make_room(entries, size, self.most_bytes, victims.pop)
+        else:
+            made = self._make_room_now(writing, entries, size, victims)
+        self.needs_victims = not made and not len(victims)
+        self._hunts = self._hunts + 1 if self.needs_victims else 0
+        return made
 
-    def drop(self, writing: Writing, keys: Sequence[Key]) -> None:
-        """End the claims of keys that have no entry to store."""
-        epoch = totals.read_epoch(writing.transaction, self.call.namespace)
-        mine = self._claims.bytes_of(self.call, epoch)[:-1]
-        for key in keys:
-            take_claim(writing.transaction, key, mine)
+    def _make_room_now(self, writing: Writing, entries: int, size: int, victims: Candidates) -> bool:
+        """The same where every victim was used before it could be evicted, or where there is none at all."""
+        left, evicted = victims.settled(), writing.evictions
+        made = writing.make_room(entries, size, self.most_bytes, lambda: next(left, None))
+        if not made and writing.evictions == evicted:  # the counts say that there are entries, and there are none
+            writing.entries = writing.bytes = 0
+        return made
 
 
 def take_claim(transaction: Transaction, key: Key, mine: bytes) -> bool:
-    """Remove the claim of ``key`` if it is the one that begins with ``mine``; whether it was."""
+    """Remove the claim of ``key`` if it is this call's; whether it still held.
+
+    ``mine`` is what it would be now: one of an earlier epoch is this call's too, but a clear has voided it.
+    """
     raw = transaction.pop(CLAIM + key)
+    if raw == mine:
+        return True
     if raw is None:
         return False
-    if raw[:-1] != mine:
-        transaction.put(CLAIM + key, raw)
-        return False
-    return True
+    if is_same_call(raw, mine):
+        return is_same_epoch(raw, mine)
+    transaction.put(CLAIM + key, raw)
+    return False

@@ -15,6 +15,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -39,9 +41,11 @@ CHECKED: Final = _CHECKSUM.size
 unpack_head: Final = _HEAD.unpack_from
 """(checksum, slot, generation, stored, epoch) of an entry's bytes."""
 _CLAIM: Final = struct.Struct("<IIQQQQQIIB")
+_CALL_PART: Final = struct.calcsize("<IIQQQQQI")
 _DOMAIN: Final = struct.Struct("<QQQqqB")
 _GLOBAL: Final = struct.Struct("<QI")
 _INDEX: Final = struct.Struct(">I")
+_SLOT: Final = struct.Struct(">cI")
 
 NODE_BYTES: Final = 10
 """What LMDB adds to each key and record in a page: the node's head and its pointer."""
@@ -62,14 +66,20 @@ class Record(NamedTuple):
     value: bytes
 
 
-def pack_record(slot: int, generation: int, stored: int, epoch: int, value: bytes) -> bytes:
-    """The bytes of an entry; a checksum over all that follows comes first."""
-    rest = _TAIL_OF_HEAD.pack(slot, generation, stored, epoch) + value
-    return _CHECKSUM.pack(crc32(rest)) + rest
+def pack_records(
+    slots: Sequence[int], generation: int, stored: int, epoch: int, values: Iterable[bytes]
+) -> list[bytes]:
+    """The bytes of entries whose generations follow one another; a checksum over all that follows comes first."""
+    pack, checksum = _TAIL_OF_HEAD.pack, _CHECKSUM.pack
+    rests = [
+        pack(slot, number, stored, epoch) + value
+        for slot, number, value in zip(slots, range(generation, generation + len(slots)), values, strict=True)
+    ]
+    return [checksum(crc32(rest)) + rest for rest in rests]
 
 
 def unpack_record(raw: bytes) -> Record | None:
-    """What `pack_record` wrote; `None` where the bytes are anything else."""
+    """What `pack_records` wrote; `None` where the bytes are anything else."""
     if len(raw) < HEAD_BYTES:
         return None
     checksum, slot, generation, stored, epoch = unpack_head(raw)
@@ -78,6 +88,7 @@ def unpack_record(raw: bytes) -> Record | None:
     return Record(slot, generation, stored, epoch, raw[HEAD_BYTES:])
 
 
+@lru_cache(maxsize=4096)
 def size_of(value_bytes: int) -> int:
     """The bytes an entry takes up, its key, slot and index included, for a result of ``value_bytes``."""
     record = HEAD_BYTES + value_bytes
@@ -111,6 +122,16 @@ def unpack_claim(raw: bytes) -> Claimed | None:
     return Claimed(Handle(row, word, serial, (first, second)), (began, tie), pid, epoch, bool(took_over))
 
 
+def is_same_call(one: bytes, other: bytes) -> bool:
+    """Whether two claims are of one call, whatever their epochs."""
+    return one[:_CALL_PART] == other[:_CALL_PART]
+
+
+def is_same_epoch(one: bytes, other: bytes) -> bool:
+    """Whether two claims are of one call and one epoch, whomever they took over from."""
+    return one[:-1] == other[:-1]
+
+
 class Domain(NamedTuple):
     """What limits count: a namespace, or a whole store. ``-1`` is no limit; ``by_default`` means nobody stated one."""
 
@@ -129,8 +150,8 @@ def pack_domain(domain: Domain) -> bytes:
 def unpack_domain(raw: bytes | None) -> Domain:
     if raw is None or len(raw) != _DOMAIN.size:
         return Domain()
-    *numbers, by_default = _DOMAIN.unpack(raw)
-    return Domain(*numbers, by_default=bool(by_default))
+    entries, size, evictions, maxsize, max_bytes, by_default = _DOMAIN.unpack(raw)
+    return Domain(entries, size, evictions, maxsize, max_bytes, bool(by_default))
 
 
 def pack_global(generation: int, fresh: int) -> bytes:
@@ -151,3 +172,13 @@ def pack_index(index: int) -> bytes:
 
 def unpack_index(raw: bytes) -> int:
     return int(_INDEX.unpack(raw)[0])
+
+
+def pack_slot(slot: int) -> bytes:
+    """The key under which the key of a slot's entry is written."""
+    return _SLOT.pack(SLOT, slot)
+
+
+def slot_of(raw: bytes) -> int | None:
+    """The slot that an entry's bytes name, right or wrong; `None` where they are too few."""
+    return int(unpack_head(raw)[1]) if len(raw) >= HEAD_BYTES else None

@@ -8,7 +8,7 @@ reads each array in one piece; a slot is named by the index of its tick word.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,23 +65,18 @@ class Slots:
             words[_OFFSET] = max(time.time_ns(), last + 1) - boot_ns()
             words[_BOOT] = boot
 
-    def use(self, slot: int, tick: int) -> None:
-        """Note a use. Lock-free; a later tick is never overwritten by an earlier one of the same thread."""
-        words = self.refresh() if slot >= len(self._table) else self._table.view
-        if words[slot] < tick:
-            words[slot] = tick
-
-    def fill(self, slot: int, tick: int, generation: int, domain: int) -> None:
-        """Note the new entry of a slot."""
-        words = self.refresh() if slot >= len(self._table) else self._table.view
-        words[slot + GENERATION] = generation
-        words[slot + DOMAIN] = domain
-        words[slot] = tick
+    def fill(self, slots: Sequence[int], tick: int, generation: int, domain: int) -> None:
+        """Note the new entries of ``slots``, used one after the other from ``tick`` on. They are in the table."""
+        words = self._table.view
+        for number, slot in enumerate(slots):
+            words[slot + GENERATION] = generation + number
+            words[slot + DOMAIN] = domain
+            words[slot] = tick + number
 
     def outdate(self, slot: int) -> None:
         """Before an entry goes: from now on nobody serves a decoded copy of it."""
-        words = self.refresh() if slot >= len(self._table) else self._table.view
-        words[slot + GENERATION] = (words[slot + GENERATION] + 1) & _MASK
+        words = self._table.view if slot < len(self._table.view) else self.refresh()
+        words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
 
     def free(self, slot: int) -> None:
         """After the commit that removed an entry."""

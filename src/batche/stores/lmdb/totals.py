@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from batche.stores.base import COUNTED
@@ -76,12 +77,12 @@ def count_all(opened: OpenEnvironment, namespace: bytes) -> dict[str, int]:
     """
     while True:
         lanes = [lane for lane in opened.lanes.all() if lane.namespace == namespace]
-        total = opened.lmdb.read(lambda transaction, lanes=lanes: _sum(transaction, namespace, lanes))
+        total = opened.lmdb.read(partial(_sum, namespace, lanes))
         if opened.lanes.hold(lanes):
             return dict(zip(COUNTED, total, strict=True))
 
 
-def _sum(transaction: Transaction, namespace: bytes, lanes: Sequence[Lane]) -> tuple[int, ...]:
+def _sum(namespace: bytes, lanes: Sequence[Lane], transaction: Transaction) -> tuple[int, ...]:
     total = read_totals(transaction, namespace).counts
     for lane in lanes:
         if not is_folded(transaction, lane):

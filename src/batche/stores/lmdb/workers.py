@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Final
 
 from batche._process import random_word, renew_after_fork
 from batche.errors import StoreError
-from batche.stores.lmdb.words import WORD, Words
+from batche.stores.lmdb.words import WORD, Words, allocate
 
 ROWS: Final = 1024
 ROW_WORDS: Final = 64
@@ -32,6 +33,8 @@ TABLE_BYTES: Final = ROWS * ROW_WORDS * WORD
 ABANDONED: Final = 1 << 63
 """Set in the word of a call that ended without seeing an outcome: for its waiters it is dead."""
 _PF_EXITING: Final = 0x4
+_FLAGS, _STARTED = 6, 19
+"""Fields of a ``/proc`` stat file, counted from behind the command's name."""
 _LINUX: Final = sys.platform == "linux"
 _FLOCK: Final = struct.Struct("hhqqi4x" if sys.platform == "linux" else "qqihh")
 
@@ -66,6 +69,7 @@ class Workers:
         renew_after_fork(self)
 
     def _reset(self) -> None:
+        self._pid = os.getpid()
         self.token = (random_word(), random_word())
         self._rows: list[int] = []
         self._free: deque[int] = deque()  # first in, first out: a word rests as long as it can before it is used again
@@ -78,7 +82,14 @@ class Workers:
     # ---- this process ----
 
     def row(self) -> int:
-        """The number of a row of this process; takes one if it has none."""
+        """The number of a row of this process; takes one if it has none.
+
+        `StoreError` in a child that was forked without Python's hooks: the rows are its parent's.
+        """
+        if self._pid != os.getpid():
+            raise StoreError(
+                str(self._directory), "cannot be used by a process that was forked without Python's fork hooks"
+            )
         if not self._rows:
             with self._mutex:
                 if not self._rows:
@@ -88,17 +99,19 @@ class Workers:
     def begin(self) -> Handle:
         """Write down a call that is about to claim."""
         self.row()
+        index = self._free_word()
+        serial = next(self._serials)
+        self._words[index] = serial
+        return Handle(index // ROW_WORDS, index, serial, self.token)
+
+    def _free_word(self) -> int:
         while True:
             try:
-                index = self._free.popleft()
-                break
+                return self._free.popleft()
             except IndexError:
                 with self._mutex:
                     if not self._free:
                         self._take_row()
-        serial = next(self._serials)
-        self._words[index] = serial
-        return Handle(index // ROW_WORDS, index, serial, self.token)
 
     def end(self, handle: Handle, *, abandoned: bool = False) -> None:
         """End a call and so all its claims."""
@@ -124,11 +137,10 @@ class Workers:
 
     def _write_row(self, row: int) -> None:
         start = row * ROW_WORDS
-        self._words[start : start + 2] = memoryview(struct.pack("QQ", 0, 0)).cast("Q")
-        for index in range(start + FIRST_CALL, start + ROW_WORDS):
+        for index in range(start, start + ROW_WORDS):
             self._words[index] = 0
         self._words[start + 2] = os.getpid()
-        self._words[start + 3] = _start_time(os.getpid()) or 0
+        self._words[start + 3] = _start_time(os.getpid())
         self._words[start + 4] = pid_namespace()
         self._words[start], self._words[start + 1] = self.token
 
@@ -204,32 +216,39 @@ def _stat_fields(path: str) -> list[str] | None:
         return None
 
 
-def _start_time(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; `None` where nobody can tell."""
+def _start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 where nobody can tell."""
     fields = _stat_fields(f"/proc/{pid}/stat")
-    return int(fields[19]) if fields else None
+    return int(fields[_STARTED]) if fields else 0
 
 
 def is_exiting(pid: int, started: int) -> bool:
     """Whether every task of process ``pid`` that began at ``started`` is exiting, or it is gone."""
-    began = _start_time(pid)
-    if began is None:
+    fields = _stat_fields(f"/proc/{pid}/stat")
+    if fields is None:
         return os.path.exists("/proc/self/stat")
-    if began != started:
+    if int(fields[_STARTED]) != started:
         return True
+    return _exits(fields) and all(map(_exits, _tasks(pid)))
+
+
+def _exits(fields: list[str]) -> bool:
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
+
+
+def _tasks(pid: int) -> Iterator[list[str]]:
+    """The stat fields of each task of a process that is still there."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return True
-    stats = (_stat_fields(f"/proc/{pid}/task/{task}/stat") for task in tasks)
-    return all(fields is None or int(fields[6]) & _PF_EXITING for fields in stats)
+        return
+    for task in tasks:
+        fields = _stat_fields(f"/proc/{pid}/task/{task}/stat")
+        if fields is not None:
+            yield fields
 
 
 def new_table(directory: Path) -> None:
     """Make the table of a new place."""
-    from batche.stores.lmdb.words import allocate
-
     allocate(directory / "workers", TABLE_BYTES)
     allocate(directory / "workers.lock", ROWS)
-
-

@@ -6,12 +6,17 @@ where a stale copy could otherwise be served, and after it where a slot becomes 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
 from batche._types import KEY_BYTES, NAMESPACE_BYTES, Key
 from batche.stores.lmdb import records
 from batche.stores.lmdb.environment import Transaction
-from batche.stores.lmdb.eviction import Candidates
-from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, SLOT, Domain
+from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, Domain, pack_index, pack_slot
 from batche.stores.lmdb.slots import Slots
+
+MOST_EVICTED: Final = 1024
+"""Entries that one transaction evicts: a lowered limit may ask for far more, and a fork or a writer waits for it."""
 
 
 class Writing:
@@ -20,6 +25,7 @@ class Writing:
     def __init__(self, transaction: Transaction, slots: Slots, domain: bytes) -> None:
         self.transaction = transaction
         self.slots = slots
+        self.domain = domain
         self._domain_key = DOMAIN + domain
         self._domain_word = int.from_bytes(domain, "big")
         self._before = records.unpack_domain(transaction.get(self._domain_key))
@@ -30,92 +36,111 @@ class Writing:
         self._allotted = records.unpack_global(transaction.get(GLOBAL), slots.first)
         self._generation, self._fresh = self._allotted
         self._freed: list[int] = []
-        self._may_reuse = True  # until the table of free slots is found empty
 
     # ---- entries ----
 
-    def has_room(self, size: int, max_bytes: int) -> bool:
-        """Whether an entry of ``size`` bytes fits beside what is there."""
+    def has_room(self, entries: int, size: int, max_bytes: int) -> bool:
+        """Whether ``entries`` of ``size`` bytes in all fit beside what is there."""
         maxsize = self.limits.maxsize
-        return (maxsize < 0 or self.entries < maxsize) and self.bytes + size <= max_bytes
+        return (maxsize < 0 or self.entries + entries <= maxsize) and self.bytes + size <= max_bytes
 
-    def add(self, key: Key, value: bytes, tick: int, stored: int, epoch: int) -> None:
-        """Write an entry. There is room for it."""
-        self.remove(key)
-        slot = self._take_slot()
-        generation = self._generation
-        self._generation += 1
-        self.transaction.put(ENTRY + key, records.pack_record(slot, generation, stored, epoch, value))
-        self.transaction.put(SLOT + records.pack_index(slot), key)
-        self.slots.fill(slot, tick, generation, self._domain_word)
-        self.entries += 1
-        self.bytes += records.size_of(len(value))
+    def add_all(self, keys: Sequence[Key], values: Sequence[bytes], tick: int, stored: int, epoch: int) -> None:
+        """Write entries for which there is room, in order of use from ``tick`` on."""
+        slots = self._take_slots(len(keys))
+        generation, self._generation = self._generation, self._generation + len(keys)
+        written = records.pack_records(slots, generation, stored, epoch, values)
+        names = [ENTRY + key for key in keys]
+        cursor = self.transaction.cursor()
+        _, added = cursor.putmulti(zip(names, written, strict=True), overwrite=False)
+        if added < len(written):
+            self._replace(zip(names, written, strict=True))
+        cursor.putmulti(zip(map(pack_slot, slots), keys, strict=True))
+        self.slots.fill(slots, tick, generation, self._domain_word)
+        self.entries += len(keys)
+        self.bytes += sum(map(records.size_of, map(len, values)))
+
+    def _replace(self, written: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write the records of keys that may have an entry already."""
+        for name, record in written:
+            if self.transaction.get(name) != record:
+                self.remove(name[len(ENTRY) :])
+                self.transaction.put(name, record)
 
     def remove(self, key: Key) -> bool:
         """Remove the entry of ``key``, if there is one."""
         raw = self.transaction.pop(ENTRY + key)
         if raw is None:
             return False
+        self._removed(raw)
+        return True
+
+    def _removed(self, raw: bytes) -> None:
         self.entries -= 1
         self.bytes -= records.size_of(len(raw) - records.HEAD_BYTES)
         record = records.unpack_record(raw)
         if record is not None:  # a damaged one cannot tell its slot, which stays out of use
             self.slots.outdate(record.slot)
             self._freed.append(record.slot)
-        return True
 
-    def make_room(self, size: int, max_bytes: int, victims: Candidates) -> bool:
-        """Evict the least recent entries until ``size`` bytes fit; `False` where new victims must be looked for."""
-        while not self.has_room(size, max_bytes):
-            slot = victims.pop()
+    def make_room(self, entries: int, size: int, max_bytes: int, pop: Callable[[], int | None]) -> bool:
+        """Evict what ``pop`` gives until ``entries`` of ``size`` bytes fit, or one transaction evicted enough."""
+        for _ in range(MOST_EVICTED):
+            if self.has_room(entries, size, max_bytes):
+                return True
+            slot = pop()
             if slot is None:
                 return False
             self._evict(slot)
-        return True
+        return self.has_room(entries, size, max_bytes)
 
     def _evict(self, slot: int) -> None:
-        key = self.transaction.get(SLOT + records.pack_index(slot))
-        raw = self.transaction.get(ENTRY + key) if key is not None else None
-        record = records.unpack_record(raw) if raw is not None else None
-        if key is None or record is None or record.slot != slot:
-            self.slots.free(slot)  # left by a transaction that was never committed
+        key = self.transaction.get(pack_slot(slot))
+        raw = self.transaction.pop(ENTRY + key) if key is not None else None
+        if raw is not None and records.slot_of(raw) == slot:
+            self._removed(raw)
+            self.evictions += 1
             return
-        self.remove(key)
-        self.evictions += 1
+        if raw is not None and key is not None:
+            self.transaction.put(ENTRY + key, raw)
+        self.slots.free(slot)  # left by a transaction that was never committed
 
     # ---- slots ----
 
-    def _take_slot(self) -> int:
-        slot = self._freed.pop() if self._freed else self._reuse()
-        if slot is None:
-            slot, self._fresh = self._fresh, self.slots.after(self._fresh)
-        self.slots.ensure(slot)
-        return slot
+    def _take_slots(self, number: int) -> list[int]:
+        """Slots for new entries: those freed just now, those freed before, and then new ones."""
+        slots = [self._freed.pop() for _ in range(min(number, len(self._freed)))]
+        slots += self._reuse(number - len(slots))
+        while len(slots) < number:
+            slots.append(self._fresh)
+            self._fresh = self.slots.after(self._fresh)
+        self.slots.ensure(max(slots, default=0))
+        return slots
 
-    def _reuse(self) -> int | None:
-        """A slot that an earlier transaction freed."""
-        if not self._may_reuse:
-            return None
+    def _reuse(self, number: int) -> list[int]:
+        """Up to ``number`` slots that earlier transactions freed."""
         cursor = self.transaction.cursor()
-        if not cursor.set_range(FREE) or not cursor.key().startswith(FREE):
-            self._may_reuse = False
-            return None
-        slot = records.unpack_index(cursor.key()[len(FREE) :])
-        cursor.delete()
-        return slot
+        slots: list[int] = []
+        there = number > 0 and cursor.set_range(FREE)
+        while there and len(slots) < number and cursor.key().startswith(FREE):
+            slots.append(records.unpack_index(cursor.key()[len(FREE) :]))
+            there = cursor.delete()
+        return slots
 
     # ---- the end ----
 
     def forget(self) -> None:
         """Remove the domain, which has no entries left."""
         self.transaction.delete(self._domain_key)
-        self.limits = self._before = self.limits._replace(entries=self.entries, bytes=self.bytes, evictions=self.evictions)
+        self.limits = self._before = self._counted()
+
+    def _counted(self) -> Domain:
+        return self.limits._replace(entries=self.entries, bytes=self.bytes, evictions=self.evictions)
 
     def finish(self) -> list[int]:
         """Write back what has changed; returns the slots that are free once this is committed."""
         for slot in self._freed:
-            self.transaction.put(FREE + records.pack_index(slot), b"")
-        counted = self.limits._replace(entries=self.entries, bytes=self.bytes, evictions=self.evictions)
+            self.transaction.put(FREE + pack_index(slot), b"")
+        counted = self._counted()
         if counted != self._before:
             self.transaction.put(self._domain_key, records.pack_domain(counted))
         if (self._generation, self._fresh) != self._allotted:

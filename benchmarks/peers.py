@@ -1,0 +1,254 @@
+"""The caches that are compared, each behind the same few methods.
+
+A peer is a context manager that begins empty. What its `get_many` and `set_many` do is what is timed: each takes
+items, makes keys of them as its users would, and packs, unpacks and merges where its library does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+from benchmarks.workload import Kind
+
+OLD_VERSION: Final = "0.1.1"
+PREFIX: Final = "embed:"
+STARTING: Final = 20.0
+"""Seconds that a server may take to answer for the first time."""
+
+
+class Peer(Protocol):
+    """A cache with room for ``capacity`` entries."""
+
+    version: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def get_many(self, items: list[str]) -> Sequence[Any]:
+        """The results of items that are all there."""
+        ...
+
+    def set_many(self, items: list[str], values: list[Any]) -> object:
+        """Store the results of items of which none is there."""
+        ...
+
+    def limit(self) -> None:
+        """From now on evict the least recently used entries: the cache is full."""
+        ...
+
+    def entries(self) -> int | None:
+        """How many entries there are, where the peer can tell."""
+        ...
+
+
+class Decorated:
+    """A batch function under `cache_batch_variable`: this version of batche, or the one that is on the path."""
+
+    def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
+        from batche import cache_batch_variable
+
+        self.version = importlib.metadata.version("batche")
+        self._prepared: list[Any] | None = None
+        options = self._options(directory.name)
+        self._function: Any = cache_batch_variable("texts", maxsize=capacity, **options)(self._embed())
+
+    def _options(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def _embed(self) -> Callable[[list[str]], list[Any]]:
+        def embed(texts: list[str]) -> list[Any]:
+            prepared, self._prepared = self._prepared, None
+            if prepared is None or len(prepared) != len(texts):
+                raise RuntimeError(f"{len(texts)} items were computed that should not have been")
+            return prepared
+
+        return embed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        del self._function
+
+    def get_many(self, items: list[str]) -> Sequence[Any]:
+        results: list[Any] = self._function(items)
+        return results
+
+    def set_many(self, items: list[str], values: list[Any]) -> object:
+        self._prepared = values
+        return self._function(items)
+
+    def limit(self) -> None:
+        """It evicts by count from the beginning."""
+
+    def entries(self) -> int | None:
+        return None
+
+
+class Batche(Decorated):
+    """This version, in the default store: the runtime place, in shared memory."""
+
+    def _options(self, name: str) -> dict[str, Any]:
+        return {"name": f"benchmarks.{name}", "strict": True}
+
+    def entries(self) -> int | None:
+        return int(self._function.cache_info().currsize)
+
+
+class DiskCache:
+    """SQLite in shared memory. Its own loop, in one transaction for a batch; bytes packed as for Redis."""
+
+    def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
+        import diskcache
+
+        self.version = diskcache.__version__
+        self._kind = kind
+        self._cache: Any = diskcache.Cache(
+            str(directory / "diskcache"), eviction_policy="least-recently-used", size_limit=1 << 40
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cache.close()
+
+    def get_many(self, items: list[str]) -> Sequence[Any]:
+        get, unpack = self._cache.get, self._kind.unpack
+        with self._transaction(items):
+            return [unpack(get(item)) for item in items]
+
+    def set_many(self, items: list[str], values: list[Any]) -> object:
+        put, pack = self._cache.set, self._kind.pack
+        with self._transaction(items):
+            for item, value in zip(items, values, strict=True):
+                put(item, pack(value))
+        return None
+
+    def _transaction(self, items: list[str]) -> contextlib.AbstractContextManager[Any]:
+        # Each get and set is a transaction already: one more around a single one would only slow it down.
+        return self._cache.transact() if len(items) > 1 else contextlib.nullcontext()  # type: ignore[no-any-return]
+
+    def limit(self) -> None:
+        # It counts bytes, and they shrink at a commit only: so one entry goes for each that comes.
+        self._cache.reset("size_limit", 1)
+        self._cache.reset("cull_limit", 1)
+
+    def entries(self) -> int | None:
+        return len(self._cache)
+
+
+class Redis:
+    """A server of its own on a Unix socket, with nothing written to disk; one command for a batch."""
+
+    parser = "_RESP2Parser"
+
+    def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
+        import redis
+
+        socket = directory / "redis.sock"
+        self._server = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        self._kind = kind
+        self._client: Any = redis.Redis(
+            connection_pool=redis.ConnectionPool(
+                redis.UnixDomainSocketConnection,
+                path=str(socket),
+                parser_class=getattr(redis._parsers, self.parser),  # noqa: SLF001  the only way to choose one
+                protocol=2,
+            )
+        )
+        try:
+            server = self._first_answer()
+        except BaseException:
+            self._stop()
+            raise
+        self.version = f"{redis.__version__}, server {server}"
+
+    def _first_answer(self) -> str:
+        import redis
+
+        until = time.monotonic() + STARTING
+        while True:
+            try:
+                return str(self._client.info("server")["redis_version"])
+            except redis.ConnectionError:
+                if time.monotonic() > until or self._server.poll() is not None:
+                    raise
+                time.sleep(0.01)
+
+    def _stop(self) -> None:
+        self._server.terminate()
+        self._server.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+        self._stop()
+
+    def get_many(self, items: list[str]) -> Sequence[Any]:
+        unpack = self._kind.unpack
+        return [unpack(data) for data in self._client.mget([PREFIX + item for item in items])]
+
+    def set_many(self, items: list[str], values: list[Any]) -> object:
+        pack = self._kind.pack
+        return self._client.mset({PREFIX + item: pack(value) for item, value in zip(items, values, strict=True)})
+
+    def limit(self) -> None:
+        self._client.config_set("maxmemory-policy", "allkeys-lru")
+        self._client.config_set("maxmemory", self._client.info("memory")["used_memory"])
+
+    def entries(self) -> int | None:
+        return int(self._client.dbsize())
+
+
+class RedisWithHiredis(Redis):
+    """The same with the reader of answers that is written in C."""
+
+    parser = "_HiredisParser"
+
+
+PEERS: Final[dict[str, Callable[[Path, Kind, int], Peer]]] = {
+    "batche": Batche,
+    "batche 0.1.1": Decorated,
+    "diskcache": DiskCache,
+    "redis": Redis,
+    "redis+hiredis": RedisWithHiredis,
+}
+_NEEDS: Final = {
+    "diskcache": ["diskcache"],
+    "redis": ["redis", "redis-server"],
+    "redis+hiredis": ["redis", "redis-server", "hiredis"],
+}
+
+
+def wanting(name: str) -> list[str]:
+    """What a peer needs that is not here."""
+    return [need for need in _NEEDS.get(name, []) if not _is_here(need)]
+
+
+def _is_here(need: str) -> bool:
+    if need == "redis-server":
+        return shutil.which(need) is not None
+    return importlib.util.find_spec(need) is not None
+
+
+def in_memory() -> Path | None:
+    """Where temporary directories are in memory; `None` where there is no such place."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() else None

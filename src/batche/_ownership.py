@@ -1,0 +1,31 @@
+"""Whether a result has its memory to itself: what is handed out must not change when another result is changed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from batche.codecs import arrays, tensors
+
+IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
+"""Results that positions may share: nobody can change them."""
+
+
+def is_borrowed(value: Any) -> bool:
+    """Whether ``value`` is an array or tensor that is a view of other memory, or an array that cannot be written to.
+
+    Limit: what is inside of a list or another container is not looked at.
+    """
+    kind = type(value)
+    if arrays.is_array(kind):
+        return value.base is not None or not value.flags.writeable
+    return tensors.is_tensor(kind) and _is_view(value)
+
+
+def _is_view(tensor: Any) -> bool:
+    # In inference mode torch does not note what a view is of; then its storage tells, but for one of the same size.
+    if tensor._base is not None:
+        return True
+    try:
+        return bool(tensor.untyped_storage().nbytes() > tensor.nbytes)
+    except (NotImplementedError, RuntimeError):
+        return False  # it has no storage: a sparse one, which no codec takes either

@@ -1,0 +1,63 @@
+"""What the engine asks its driver to do, one class for each kind of step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from batche._types import Key, Owner
+
+
+class Read(NamedTuple):
+    """Look keys up; answered by their entries."""
+
+    keys: Sequence[Key]
+
+
+class Claim(NamedTuple):
+    """Claim keys; answered by what came of each."""
+
+    keys: Sequence[Key]
+
+
+class Compute(NamedTuple):
+    """Call the function on items; answered by what it returned."""
+
+    items: list[Any]
+
+
+class Put(NamedTuple):
+    """Store entries, drop claims, claim the next keys; answered by `Stored`."""
+
+    entries: list[tuple[Key, Any]]
+    drop: list[Key]
+    claim: Sequence[Key]
+
+
+class Delete(NamedTuple):
+    """Remove entries that cannot be used."""
+
+    keys: Sequence[Key]
+
+
+class Owners(NamedTuple):
+    """Ask who owns keys; answered by an owner or `None` for each."""
+
+    keys: Sequence[Key]
+    before: Sequence[Owner | None] | None
+
+
+class Listen(NamedTuple):
+    """Have a bell that rings for keys; answered by a context manager."""
+
+    keys: Sequence[Key]
+
+
+class Wait(NamedTuple):
+    """Sleep until the bell rings, at most ``seconds``."""
+
+    seconds: float
+
+
+Step: TypeAlias = Read | Claim | Compute | Put | Delete | Owners | Listen | Wait
+Steps: TypeAlias = Generator[Step, Any, Any]

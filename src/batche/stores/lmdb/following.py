@@ -1,0 +1,24 @@
+"""How much one transaction may do, and what a call claims within that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from batche._types import Call, Key
+
+MOST_KEYS: Final = 1024
+"""Keys of one transaction: a fork, an event loop and a writer wait for no more than that."""
+MOST_BYTES: Final = 4 << 20
+"""Bytes of one transaction, for the same reason."""
+_TRIED: Final = 64
+"""Keys that are tried beyond a limit, because some may be taken."""
+
+
+class Following:
+    """What a call claims next: the first of ``keys``, as many as one transaction may, until ``limit`` are won."""
+
+    def __init__(self, call: Call, keys: Sequence[Key], limit: int | None) -> None:
+        self.call = call
+        self.keys = keys[: MOST_KEYS if limit is None else min(MOST_KEYS, limit + _TRIED)]
+        self.limit = limit

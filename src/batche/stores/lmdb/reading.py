@@ -1,0 +1,65 @@
+"""Reading entries: what is fetched inside a transaction, and what is made of it outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+from zlib import crc32
+
+from batche._types import Entry, Key
+from batche.stores.lmdb import totals
+from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.following import MOST_BYTES
+from batche.stores.lmdb.records import CHECKED, CLAIM, ENTRY, HEAD_BYTES, unpack_head
+from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.writing import namespace_of
+
+PIECE: Final = 64
+"""Keys that are read before the bytes are added up."""
+_new_entry: Final = partial(tuple.__new__, Entry)
+
+
+def read_raw(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[bytes | None]]:
+    """The epoch, and the records of the first of ``keys``: all, or as many as one transaction may hold."""
+    epoch, get = totals.read_epoch(transaction, namespace_of(keys[0])), transaction.get
+    raws: list[bytes | None] = []
+    room = MOST_BYTES
+    for start in range(0, len(keys), PIECE):
+        piece = [get(ENTRY + key) for key in keys[start : start + PIECE]]
+        raws += piece
+        room -= sum(map(len, filter(None, piece)))
+        if room < 0:
+            break
+    return epoch, raws
+
+
+def read_claims(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[bytes | None]]:
+    """The epoch, and the claims of ``keys`` as they are written."""
+    return totals.read_epoch(transaction, namespace_of(keys[0])), [transaction.get(CLAIM + key) for key in keys]
+
+
+def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) -> list[Entry | None]:
+    """The entries in ``raws``, `None` for what is missing, damaged or of another epoch.
+
+    Each entry is noted as used at ``tick`` and its place in ``raws``; with a ``tick`` of 0 it is not. This is the
+    path of every hit: it does by hand what `records.unpack_record` does.
+    """
+    words, known = slots.words, len(slots.words)
+    entries: list[Entry | None] = []
+    append = entries.append
+    for moment, raw in enumerate(raws, tick):
+        if raw is None or len(raw) < HEAD_BYTES:
+            append(None)
+            continue
+        checksum, slot, _, stored, written = unpack_head(raw)
+        if written != epoch or crc32(raw[CHECKED:]) != checksum:
+            append(None)
+            continue
+        if slot >= known:
+            words = slots.refresh()
+            known = len(words)
+        if tick and words[slot] < moment:
+            words[slot] = moment
+        append(_new_entry((raw[HEAD_BYTES:], stored)))
+    return entries

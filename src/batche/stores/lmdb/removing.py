@@ -1,0 +1,49 @@
+"""Removing entries: some, or all of a namespace, in pieces that one transaction may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batche._types import Key
+from batche.stores.lmdb import totals
+from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.following import MOST_KEYS
+from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.records import CLAIM, ENTRY, NAMESPACE, unpack_record
+from batche.stores.lmdb.writing import Writing, keys_of
+
+
+def delete(keys: Sequence[Key], writing: Writing) -> int:
+    """Remove the entries of ``keys`` and void their claims; the number of entries."""
+    for key in keys:
+        writing.transaction.delete(CLAIM + key)
+    return sum(writing.remove(key) for key in keys)
+
+
+def raise_epoch(opened: OpenEnvironment, namespace: bytes, writing: Writing) -> None:
+    """From here on no entry or claim of ``namespace`` counts; its counts begin at zero."""
+    before = totals.read_totals(writing.transaction, namespace)
+    living = totals.living_counts(writing.transaction, opened, namespace)
+    zeroed = tuple(-number for number in living)
+    totals.write_totals(writing.transaction, namespace, totals.Totals(before.epoch + 1, zeroed))
+    if writing.domain == namespace:
+        writing.evictions = 0
+
+
+def clear_piece(namespace: bytes, last: bytes, writing: Writing) -> tuple[int, bytes | None]:
+    """Remove entries of earlier epochs past key ``last``; the number, and where to go on, `None` at the end."""
+    epoch = totals.read_epoch(writing.transaction, namespace)
+    keys = keys_of(writing.transaction, ENTRY, namespace, last, MOST_KEYS)
+    removed = sum(writing.remove(key) for key in keys if _is_older(writing.transaction, key, epoch))
+    return removed, keys[-1] if len(keys) == MOST_KEYS else None
+
+
+def _is_older(transaction: Transaction, key: Key, epoch: int) -> bool:
+    record = unpack_record(transaction.get(ENTRY + key) or b"")
+    return record is None or record.epoch != epoch
+
+
+def forget(namespace: bytes, writing: Writing) -> None:
+    """Remove what is written of an empty namespace."""
+    writing.forget()
+    writing.transaction.delete(NAMESPACE + namespace)

@@ -1,0 +1,142 @@
+"""What every process does for the others: it joins, folds the counts of the dead, and has their claims swept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from batche._capacity import default_max_bytes
+from batche._process import boot_identity
+from batche._types import NAMESPACE_BYTES
+from batche.stores.lmdb import totals
+from batche.stores.lmdb.claims import Claims
+from batche.stores.lmdb.counts import Lane
+from batche.stores.lmdb.environment import PATIENCE, StoreBusyError, Transaction
+from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.records import Domain
+from batche.stores.lmdb.writing import Writing
+
+ROUND: Final = 1.0
+"""Seconds between two looks for processes that died."""
+HASTE: Final = 0.25
+"""Seconds that a reader waits for its first turn to write; without one its counts stay in its process for a while."""
+_ALL: Final = bytes(NAMESPACE_BYTES)
+"""The domain of a store whose limits count all namespaces together."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a decoration or a store's maker states; `None`: nothing stated."""
+
+    maxsize: int | None = None
+    max_bytes: int | None = None
+
+    def applied_to(self, domain: Domain, fallback: int) -> Domain:
+        """``domain`` with what is stated here; ``fallback`` bytes where nobody ever stated a limit."""
+        if self.maxsize is not None:
+            domain = domain._replace(maxsize=self.maxsize)
+        if self.max_bytes is not None:
+            return domain._replace(max_bytes=self.max_bytes, by_default=False)
+        return domain if domain.max_bytes >= 0 else domain._replace(max_bytes=fallback, by_default=True)
+
+
+class Upkeep:
+    """The writing side of one store: every write passes here. ``together``: limits count all namespaces as one."""
+
+    def __init__(self, opened: OpenEnvironment, claims: Claims, stated: Limits, *, together: bool) -> None:
+        self._opened = opened
+        self._claims = claims
+        self._stated = stated
+        self._together = together
+        self._joined: set[bytes] = set()
+        self._join_again = 0.0
+        self._looked = time.monotonic()
+
+    def domain(self, namespace: bytes) -> bytes:
+        """What the limits of ``namespace`` count: itself, or the whole store."""
+        return _ALL if self._together else namespace
+
+    def write(self, namespace: bytes, body: Callable[[Writing], T]) -> T:
+        """Run ``body`` in a write transaction, after joining, and with what is due for others."""
+        self.join(namespace)
+        if time.monotonic() - self._looked > ROUND:
+            self._bury(namespace)
+        return self.commit(namespace, body)
+
+    def commit(
+        self, namespace: bytes, body: Callable[[Writing], T], *, dead: Sequence[Lane] = (), patience: float = PATIENCE
+    ) -> T:
+        """Run ``body`` in a write transaction; the lanes of the ``dead`` are folded in it and freed after it."""
+        opened, domain = self._opened, self.domain(namespace)
+
+        def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane]]:
+            writing = Writing(transaction, opened.slots, domain)
+            self._claims.sweep(transaction)
+            folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
+            for lane in folded:
+                totals.fold(transaction, lane)
+            return body(writing), writing.finish(), folded
+
+        def after(done: tuple[T, list[int], list[Lane]]) -> None:
+            for slot in done[1]:
+                opened.slots.free(slot)
+            for lane in done[2]:
+                opened.lanes.free(lane)
+            opened.slots.committed()
+
+        return opened.lmdb.write(inside, after=after, patience=patience)[0]
+
+    # ---- joining ----
+
+    def join(self, namespace: bytes, *, patience: float = PATIENCE) -> None:
+        """Before the first use of a namespace: state its limits, and have a lane to count in."""
+        if namespace in self._joined and self._opened.lanes.has(namespace):
+            return
+        workers = self._opened.workers
+        fallback, boot, row = default_max_bytes(self._opened.path), boot_identity(), workers.row()
+
+        def body(writing: Writing) -> None:
+            self._opened.slots.set_clock(boot)
+            self._opened.lanes.take(namespace, workers.token, row)
+            writing.limits = self._stated.applied_to(writing.limits, fallback)
+
+        self.commit(namespace, body, dead=self._find_dead(), patience=patience)
+        self._joined.add(namespace)
+
+    def join_if_free(self, namespace: bytes) -> None:
+        """Join before the first hit, unless a writer has been at it for long: a hit waits for nobody."""
+        if namespace in self._joined and self._opened.lanes.has(namespace):
+            return
+        if time.monotonic() < self._join_again:
+            return
+        try:
+            self.join(namespace, patience=HASTE)
+        except StoreBusyError:
+            self._join_again = time.monotonic() + ROUND
+
+    def leave(self, namespace: bytes) -> bool:
+        """Give up a namespace; whether no other living process counts in it."""
+        self._opened.lanes.drop(namespace)
+        self._joined.discard(namespace)
+        alive = self._opened.workers.alive
+        return not any(lane.namespace == namespace and alive(lane.row, lane.token) for lane in self._opened.lanes.all())
+
+    # ---- the dead ----
+
+    def _find_dead(self) -> list[Lane]:
+        """The lanes of processes that died. Their claims are swept by the next writer."""
+        self._looked = time.monotonic()
+        alive = self._opened.workers.alive
+        dead = [lane for lane in self._opened.lanes.all() if not alive(lane.row, lane.token)]
+        if dead:
+            self._claims.suspect()
+        return dead
+
+    def _bury(self, namespace: bytes) -> None:
+        dead = self._find_dead()
+        if dead:
+            self.commit(namespace, lambda _: None, dead=dead)

@@ -1,0 +1,215 @@
+"""What tests of stores share: keys, calls as the engine makes them, and a full recount of an LMDB store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from batche import _calls
+from batche._types import MINE, Call, Key
+from batche.stores.base import Store
+from batche.stores.lmdb import LmdbStore, records, slots
+from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, HEAD_BYTES, SLOT
+
+NAMESPACE: Final = (1).to_bytes(8, "big")
+OTHER: Final = (2).to_bytes(8, "big")
+
+
+def key(number: int, namespace: bytes = NAMESPACE) -> Key:
+    return namespace + number.to_bytes(20, "big")
+
+
+def keys(numbers: Iterable[int], namespace: bytes = NAMESPACE) -> list[Key]:
+    return [key(number, namespace) for number in numbers]
+
+
+def value(number: int, size: int = 8) -> bytes:
+    return number.to_bytes(8, "big").ljust(size, b".")
+
+
+def by_use(numbers: Sequence[int]) -> list[int]:
+    """The distinct ones, in the order of their last positions."""
+    return list(reversed(OrderedDict.fromkeys(reversed(numbers))))
+
+
+def new_call(namespace: bytes = NAMESPACE) -> Call:
+    return _calls.new_call(namespace)
+
+
+def claim(store: Store, call: Call, numbers: Sequence[int]) -> list[int]:
+    """Claim all of ``numbers`` for ``call``, however many steps that takes; returns those that were won."""
+    won: list[int] = []
+    left = list(numbers)
+    while left:
+        answers = store.claim(call, keys(left, call.namespace))
+        won += [number for number, answer in zip(left, answers, strict=False) if answer is MINE]
+        left = left[len(answers) :]
+    call.holds = call.holds or bool(won)
+    return won
+
+
+def use(store: Store, numbers: Sequence[int], *, size: int = 8, namespace: bytes = NAMESPACE) -> list[int]:
+    """One call for a batch: hits are read, the rest is claimed, computed and stored. Returns what was missed."""
+    order = by_use(numbers)
+    found = store.read(keys(order, namespace))
+    missed = [number for number, entry in zip(order, found, strict=True) if entry is None]
+    call = new_call(namespace)
+    outcomes = Counter(hits=len(numbers) - len(missed), misses=len(missed))
+    try:
+        won = claim(store, call, missed) if missed else []
+        if won:
+            store.put(call, [(key(number, namespace), value(number, size)) for number in won])
+    finally:
+        store.release(call, counts=outcomes)
+    return missed
+
+
+def contents(store: Store, universe: Iterable[int], namespace: bytes = NAMESPACE) -> set[int]:
+    """Which of ``universe`` have an entry; no use is noted."""
+    universe = list(universe)
+    found = store.read(keys(universe, namespace), use=False)
+    return {number for number, entry in zip(universe, found, strict=True) if entry is not None}
+
+
+class Model:
+    """What a store with an exact LRU holds, as an ordered dict does it."""
+
+    def __init__(self, maxsize: int | None) -> None:
+        self.maxsize = maxsize
+        self.held: OrderedDict[int, None] = OrderedDict()
+        self.evicted = 0
+
+    def use(self, numbers: Sequence[int]) -> list[int]:
+        order = by_use(numbers)
+        missed = [number for number in order if number not in self.held]
+        for number in order:
+            if number in self.held:
+                self.held.move_to_end(number)
+        for number in missed if self.maxsize != 0 else ():
+            self.held[number] = None
+        self._evict()
+        return missed
+
+    def delete(self, numbers: Sequence[int]) -> int:
+        there = [number for number in dict.fromkeys(numbers) if number in self.held]
+        for number in there:
+            del self.held[number]
+        return len(there)
+
+    def clear(self) -> None:
+        self.held.clear()
+        self.evicted = 0
+
+    def _evict(self) -> None:
+        while self.maxsize is not None and len(self.held) > self.maxsize:
+            self.held.popitem(last=False)
+            self.evicted += 1
+
+
+def recount(store: LmdbStore) -> Counter[bytes]:
+    """Check that entries, slots, free slots and what the limits count agree; returns the entries of each domain."""
+    opened = store._opened
+    everything: list[tuple[bytes, bytes]] = opened.lmdb.read(lambda transaction: [*transaction.cursor()])
+    kinds: dict[bytes, dict[bytes, bytes]] = {}
+    for name, raw in everything:
+        kinds.setdefault(name[:1], {})[name[1:]] = raw
+    entries, sizes, used = Counter[bytes](), Counter[bytes](), dict[int, bytes]()
+    words = opened.slots.refresh()
+    for name, raw in kinds.get(ENTRY, {}).items():
+        record = records.unpack_record(raw)
+        assert record is not None, name
+        assert record.slot not in used, f"slot {record.slot} is shared by {name!r} and {used[record.slot]!r}"
+        used[record.slot] = name
+        assert kinds[SLOT][records.pack_index(record.slot)] == name
+        assert words[record.slot] < slots.FREE
+        assert words[record.slot + slots.GENERATION] == record.generation
+        domain = store._upkeep.domain(name[:8])
+        assert words[record.slot + slots.DOMAIN] == int.from_bytes(domain, "big")
+        entries[domain] += 1
+        sizes[domain] += records.size_of(len(raw) - HEAD_BYTES)
+    free = {records.unpack_index(name) for name in kinds.get(FREE, {})}
+    assert not free & set(used), "a slot is both free and in use"
+    assert all(words[slot] == slots.FREE for slot in free)
+    _, fresh = records.unpack_global(kinds.get(GLOBAL, {}).get(b""), opened.slots.first)
+    allotted, slot = set[int](), opened.slots.first
+    while slot != fresh:
+        allotted.add(slot)
+        slot = opened.slots.after(slot)
+    assert allotted == free | set(used), f"slots leaked: {sorted(allotted - free - set(used))[:9]}"
+    for name, raw in kinds.get(DOMAIN, {}).items():
+        counted = records.unpack_domain(raw)
+        assert (counted.entries, counted.bytes) == (entries[name], sizes[name])
+    return entries
+
+
+def claims_of(store: LmdbStore) -> list[Key]:
+    """The keys whose claims are written down, over or not."""
+    everything: list[tuple[bytes, bytes]] = store._opened.lmdb.read(lambda transaction: [*transaction.cursor()])
+    return [name[1:] for name, _ in everything if name[:1] == CLAIM]
+
+
+class Server:
+    """Another process that makes the calls it is told to make."""
+
+    def __init__(self, process: Any, connection: Connection) -> None:
+        self.process = process
+        self.connection = connection
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.connection.send((function, arguments))
+
+    def finish(self) -> Any:
+        if not self.connection.poll(40):
+            raise TimeoutError("the other process does not answer")
+        answer = self.connection.recv()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function(what make() returned, *arguments)`` there."""
+        self.start(function, *arguments)
+        return self.finish()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(40)
+
+
+def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    made = make(*arguments)
+    while True:
+        try:
+            function, parameters = connection.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            connection.send(function(made, *parameters))
+        except Exception as error:
+            connection.send(error)
+
+
+@contextmanager
+def server(make: Callable[..., Any], *arguments: Any, way: str = "spawn") -> Iterator[Server]:
+    """A process that has called ``make(*arguments)``, and does with the result as it is told."""
+    context: Any = multiprocessing.get_context(way)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, make, arguments))
+    process.start()
+    theirs.close()
+    try:
+        yield Server(process, ours)
+    finally:
+        ours.close()
+        process.kill()
+        process.join(40)
+        process.close()

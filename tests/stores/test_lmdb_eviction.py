@@ -1,0 +1,269 @@
+"""Choosing victims: exactness of scans while readers and other writers go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batche.stores.lmdb import LmdbStore, slots
+from batche.stores.lmdb.eviction import Candidates
+from batche.stores.lmdb.slots import Slots
+from tests.stores._driving import NAMESPACE, OTHER, claim, contents, key, keys, new_call, recount, server, use, value
+
+DOMAIN = int.from_bytes(NAMESPACE, "big")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Slots:
+    slots.new_table(tmp_path)
+    return Slots(tmp_path)
+
+
+def fill(table: Slots, number: int, domain: int = DOMAIN) -> list[int]:
+    """Entries in the first ``number`` slots, used one after the other."""
+    taken = [table.first]
+    while len(taken) < number:
+        taken.append(table.after(taken[-1]))
+    for slot in taken:
+        table.ensure(slot)
+    table.fill(taken, table.tick() - number, 1, domain)
+    return taken
+
+
+def drain(candidates: Candidates) -> list[int]:
+    return list(iter(candidates.pop, None))
+
+
+@pytest.mark.parametrize("domain", [None, DOMAIN])
+def test_victims_come_oldest_first(table: Slots, domain: int | None) -> None:
+    taken = fill(table, 100)
+    table.words[taken[3]] = table.tick()
+    candidates = Candidates(table, domain)
+    candidates.refill()
+    assert drain(candidates) == [slot for slot in taken if slot != taken[3]] + [taken[3]]
+
+
+def test_a_victim_that_was_used_since_the_scan_is_passed_over(table: Slots) -> None:
+    taken = fill(table, 10)
+    candidates = Candidates(table, None)
+    candidates.refill()
+    table.words[taken[0]] = table.tick()
+    assert candidates.pop() == taken[1]
+
+
+def test_a_large_table_yields_its_oldest_eighth_or_so(table: Slots) -> None:
+    taken = fill(table, 10_000)
+    candidates = Candidates(table, DOMAIN)
+    candidates.refill()
+    found = drain(candidates)
+    assert found == taken[: len(found)]
+    assert 500 < len(found) < 3000
+
+
+def test_another_domain_is_not_touched(table: Slots) -> None:
+    fill(table, 10, domain=DOMAIN + 1)
+    candidates = Candidates(table, DOMAIN)
+    candidates.refill()
+    assert drain(candidates) == []
+
+
+def test_free_slots_are_no_victims(table: Slots) -> None:
+    taken = fill(table, 10)
+    table.free(taken[0])
+    candidates = Candidates(table, None)
+    candidates.refill()
+    assert drain(candidates) == taken[1:]
+
+
+def between_threshold_and_scan(candidates: Candidates, action: Callable[[], object]) -> None:
+    """Refill, and have ``action`` happen after the threshold was chosen and before the table is read."""
+    chosen = candidates._threshold
+
+    def threshold() -> int:
+        latest = chosen()
+        action()
+        return latest
+
+    candidates._threshold = threshold  # type: ignore[method-assign]  # a seam: it only adds the moment
+    try:
+        candidates.refill()
+    finally:
+        del candidates._threshold  # type: ignore[method-assign]  # the class's own again
+
+
+def test_a_scan_finds_victims_though_those_below_its_threshold_were_used(table: Slots) -> None:
+    taken = fill(table, 2000)
+    candidates = Candidates(table, DOMAIN)
+    between_threshold_and_scan(candidates, lambda: table.fill(taken[:1000], table.tick(), 1, DOMAIN))
+    assert drain(candidates) == taken[1000:]
+
+
+def test_a_settled_scan_finds_all_though_they_are_used_meanwhile(table: Slots) -> None:
+    taken = fill(table, 2000)
+    settled = Candidates(table, DOMAIN).settled()
+    table.fill(taken, table.tick(), 1, DOMAIN)
+    assert list(settled) == taken
+
+
+def test_what_is_stored_during_a_scan_is_no_victim_of_it(table: Slots) -> None:
+    taken = fill(table, 10)
+    fresh = table.after(taken[-1])
+    candidates = Candidates(table, DOMAIN)
+    between_threshold_and_scan(candidates, lambda: table.fill([fresh], table.tick(), 50, DOMAIN))
+    assert fresh not in drain(candidates)
+
+
+def test_removal_between_scan_and_write_leaves_the_counts_right(tmp_path: Path) -> None:
+    """The scan finds the table empty; an entry that is stored before the transaction must still be counted."""
+    store, rival = LmdbStore(tmp_path / "s", maxsize=1), LmdbStore(tmp_path / "s")
+    use(store, [1])
+    victims = store._victims(NAMESPACE)
+    scan = victims.refill
+
+    def refill() -> None:
+        rival.delete([key(1)])
+        scan()
+        use(rival, [2])
+
+    call = new_call()
+    assert claim(store, call, [3]) == [3]
+    victims.refill = refill  # type: ignore[method-assign]  # orders the two writers
+    rival_once = iter([refill])
+    victims.refill = lambda: next(rival_once, scan)()  # type: ignore[method-assign]  # only the first scan
+    store.put(call, [(key(3), value(3))])
+    store.release(call)
+    assert contents(store, range(5)) == {3}
+    recount(store)
+
+
+def test_a_put_of_several_parts_after_lost_counts_is_counted_whole(tmp_path: Path) -> None:
+    """Counts without entries (a table that was lost) heal, and do not swallow what the same put stored before."""
+    store = LmdbStore(tmp_path / "s", maxsize=2000)
+    use(store, range(1500))
+    for words, _, _ in store._opened.slots.chunks():
+        for slot in words:
+            store._opened.slots.free(slot)
+    numbers = range(5000, 7000)
+    use(store, numbers)
+    assert contents(store, numbers) == set(numbers)
+    assert store.stats(NAMESPACE).currsize == 2000
+
+
+def test_a_writer_gets_through_where_every_scan_is_outrun(tmp_path: Path) -> None:
+    """All entries are used after each scan and before its transaction; the least recent one goes all the same."""
+    store, reader = LmdbStore(tmp_path / "s", maxsize=5), LmdbStore(tmp_path / "s")
+    use(store, range(5))
+    victims = store._victims(NAMESPACE)
+    scan = victims.refill
+
+    def refill() -> None:
+        scan()
+        reader.read(keys([3, 1, 4, 0, 2]))
+
+    victims.refill = refill  # type: ignore[method-assign]  # orders scan and uses
+    use(store, [5])
+    assert contents(store, range(6)) == {0, 1, 2, 4, 5}
+    assert store.stats(NAMESPACE).evictions == 1
+    recount(store)
+
+
+def make_store(path: Path) -> LmdbStore:
+    return LmdbStore(path)
+
+
+def read_until(store: LmdbStore, numbers: list[int], end: Path) -> int:
+    rounds = 0
+    while not end.exists():
+        for _ in range(1000):
+            store.read(keys(numbers))
+        rounds += 1
+    return rounds
+
+
+@pytest.mark.parametrize("maxsize", [1, 2, 7])
+def test_writers_of_a_small_store_get_through_readers_that_never_pause(tmp_path: Path, maxsize: int) -> None:
+    store = LmdbStore(tmp_path / "s", maxsize=maxsize)
+    use(store, range(maxsize))
+    universe = list(range(60 + maxsize))
+    with server(make_store, tmp_path / "s") as reader:
+        reader.start(read_until, universe, tmp_path / "end")
+        for number in range(maxsize, 60 + maxsize):
+            use(store, [number])
+            assert number in contents(store, [number])
+        (tmp_path / "end").touch()
+        reader.finish()
+    assert len(contents(store, universe)) == maxsize
+    recount(store)
+
+
+def test_two_threads_share_one_queue_of_victims(table: Slots) -> None:
+    """One refills, and finds nothing, while the other takes from what was there."""
+    taken = fill(table, 1000)
+    candidates = Candidates(table, DOMAIN)
+    trouble: list[BaseException] = []
+    end = threading.Event()
+
+    def refill() -> None:
+        try:
+            while not end.is_set():
+                candidates.refill()
+        except BaseException as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=refill)
+    thread.start()
+    try:
+        for _ in range(200):
+            table.fill(taken, table.tick(), 1, DOMAIN)
+            drain(candidates)
+            for slot in taken:
+                table.free(slot)
+            drain(candidates)
+    finally:
+        end.set()
+        thread.join()
+    assert not trouble
+
+
+def test_lowering_a_limit_evicts_in_pieces(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    use(store, range(20_000))
+    lowered = LmdbStore(tmp_path / "s", maxsize=10)
+    most = most_evicted_at_once(lowered, lambda: use(lowered, [20_000]))
+    assert most <= 1024
+    assert contents(lowered, range(20_001)) == set(range(19_991, 20_001))
+    recount(lowered)
+
+
+def most_evicted_at_once(store: LmdbStore, action: Callable[[], object]) -> int:
+    evictions = [store.stats(NAMESPACE).evictions]
+    write = store._opened.lmdb.write
+
+    def noted(*arguments: object, **options: object) -> object:
+        result = write(*arguments, **options)  # type: ignore[arg-type]  # passed on as it came
+        evictions.append(store.stats(NAMESPACE).evictions)
+        return result
+
+    store._opened.lmdb.write = noted  # type: ignore[assignment,method-assign]  # looks after each transaction
+    try:
+        action()
+    finally:
+        del store._opened.lmdb.write  # type: ignore[method-assign]  # the class's own again
+    return max(after - before for before, after in zip(evictions, evictions[1:], strict=False))
+
+
+def test_limits_of_one_function_evict_only_its_entries(tmp_path: Path) -> None:
+    from batche.stores.lmdb.upkeep import Limits
+
+    one = LmdbStore.of_function(tmp_path / "p", "private", Limits(3))
+    other = LmdbStore.of_function(tmp_path / "p", "private", Limits(5))
+    use(one, range(10))
+    use(other, range(10), namespace=OTHER)
+    use(one, [20, 21])
+    assert contents(one, range(30)) == {9, 20, 21}
+    assert contents(other, range(30), OTHER) == {5, 6, 7, 8, 9}
+    assert (one.stats(NAMESPACE).evictions, other.stats(OTHER).evictions) == (9, 5)
+    recount(one)
