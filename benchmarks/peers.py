@@ -28,13 +28,15 @@ class Peer(Protocol):
     """A cache with room for ``capacity`` entries."""
 
     version: str
+    exact: bool
+    """Whether it evicts exactly the least recently used entry."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def get_many(self, items: list[str]) -> Sequence[Any]:
-        """The results of items that are all there."""
+        """The results of items, `None` for one that is not there (where that can be, it has to be looked for)."""
         ...
 
     def set_many(self, items: list[str], values: list[Any]) -> object:
@@ -53,10 +55,12 @@ class Peer(Protocol):
 class Decorated:
     """A batch function under `cache_batch_variable`: this version of batche, or the one that is on the path."""
 
+    exact = True
+
     def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
         from batche import cache_batch_variable
 
-        self.version = importlib.metadata.version("batche")
+        self.version = _version_of_batche()
         self._prepared: list[Any] | None = None
         options = self._options(directory.name)
         self._function: Any = cache_batch_variable("texts", maxsize=capacity, **options)(self._embed())
@@ -65,7 +69,7 @@ class Decorated:
         return {}
 
     def _embed(self) -> Callable[[list[str]], list[Any]]:
-        def embed(texts: list[str]) -> list[Any]:
+        def embed(texts):  # type: ignore[no-untyped-def]  # batche 0.1.1 refuses annotations that are text
             prepared, self._prepared = self._prepared, None
             if prepared is None or len(prepared) != len(texts):
                 raise RuntimeError(f"{len(texts)} items were computed that should not have been")
@@ -94,6 +98,13 @@ class Decorated:
         return None
 
 
+def _version_of_batche() -> str:
+    try:
+        return importlib.metadata.version("batche")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # imported from its source
+
+
 class Batche(Decorated):
     """This version, in the default store: the runtime place, in shared memory."""
 
@@ -106,6 +117,8 @@ class Batche(Decorated):
 
 class DiskCache:
     """SQLite in shared memory. Its own loop, in one transaction for a batch; bytes packed as for Redis."""
+
+    exact = True
 
     def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
         import diskcache
@@ -125,7 +138,7 @@ class DiskCache:
     def get_many(self, items: list[str]) -> Sequence[Any]:
         get, unpack = self._cache.get, self._kind.unpack
         with self._transaction(items):
-            return [unpack(get(item)) for item in items]
+            return [None if (data := get(item)) is None else unpack(data) for item in items]
 
     def set_many(self, items: list[str], values: list[Any]) -> object:
         put, pack = self._cache.set, self._kind.pack
@@ -150,10 +163,12 @@ class DiskCache:
 class Redis:
     """A server of its own on a Unix socket, with nothing written to disk; one command for a batch."""
 
+    exact = False  # the oldest of five that are drawn, by a clock of seconds
     parser = "_RESP2Parser"
 
     def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
         import redis
+        import redis._parsers
 
         socket = directory / "redis.sock"
         self._server = subprocess.Popen(
@@ -167,7 +182,7 @@ class Redis:
             connection_pool=redis.ConnectionPool(
                 redis.UnixDomainSocketConnection,
                 path=str(socket),
-                parser_class=getattr(redis._parsers, self.parser),  # noqa: SLF001  the only way to choose one
+                parser_class=getattr(redis._parsers, self.parser),
                 protocol=2,
             )
         )
@@ -203,7 +218,8 @@ class Redis:
 
     def get_many(self, items: list[str]) -> Sequence[Any]:
         unpack = self._kind.unpack
-        return [unpack(data) for data in self._client.mget([PREFIX + item for item in items])]
+        found = self._client.mget([PREFIX + item for item in items])
+        return [None if data is None else unpack(data) for data in found]
 
     def set_many(self, items: list[str], values: list[Any]) -> object:
         pack = self._kind.pack
@@ -211,7 +227,8 @@ class Redis:
 
     def limit(self) -> None:
         self._client.config_set("maxmemory-policy", "allkeys-lru")
-        self._client.config_set("maxmemory", self._client.info("memory")["used_memory"])
+        # Not what it uses now: a command that is being read takes memory too.
+        self._client.config_set("maxmemory", self._client.info("memory")["used_memory_peak"])
 
     def entries(self) -> int | None:
         return int(self._client.dbsize())

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias, cast
 
 from benchmarks.questions import Answer, Outcome, Question
 
@@ -36,8 +36,7 @@ def worker(peer: str, question: Question, paths: Paths) -> Iterator[Ask]:
         command, cwd=ROOT, env=_environment(paths.get(peer)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        assert process.stdin is not None and process.stdout is not None  # for the type checker: both are pipes
-        requests, answers = process.stdin, process.stdout
+        requests, answers = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
 
         def ask(do: str, **request: Any) -> dict[str, Any]:
             print(json.dumps({"do": do, **request}), file=requests, flush=True)
@@ -70,15 +69,15 @@ def ask_all(question: Question, peers: Sequence[str], paths: Paths, seed: int) -
     order = random.Random(seed)
     answers: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     with ExitStack() as stack:
-        asks = {} if question.fresh else {
-            peer: stack.enter_context(filled_worker(peer, question, paths)) for peer in peers
-        }
+        asks = (
+            {}
+            if question.fresh
+            else {peer: stack.enter_context(filled_worker(peer, question, paths)) for peer in peers}
+        )
         for number in range(1, question.rounds + 1):
             for peer in order.sample(peers, len(peers)):
                 ask = asks.get(peer)
-                answers[peer].append(
-                    _measure(ask, question, number) if ask else _measure_fresh(peer, question, paths)
-                )
+                answers[peer].append(_measure(ask, question, number) if ask else _measure_fresh(peer, question, paths))
     return Answer(question, {peer: _outcome(answers[peer]) for peer in peers})
 
 

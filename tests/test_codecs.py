@@ -146,7 +146,7 @@ ARRAYS = [
     np.arange(6, dtype="f4"), np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     np.array(5), np.zeros((0, 3)), np.zeros((3, 0), order="F"), np.array([1, -1], ">i2"), np.array([1], "q"),
     np.array([1], "Q"), np.array([True, False]), np.array([1 + 2j], "c8"), np.array([1.5], "f2"),
-    np.array([1.5], "g"), np.array(["2026-01-01", "NaT"], "M8[25s]"), np.array([1], "m8"), np.array(["a", "bc\0d"]),
+    np.array([1.5], "g"), np.array(["2026-01-01", "NaT"], "M8[25s]"), np.array([1], "m8[s]"), np.array(["a", "bc\0d"]),
     np.array([b"a\0b"]), np.zeros(2, "V3"), np.array([(1, 2.0)], [("x", "i4"), ("y", ">f8", (2, 2))]),
     np.zeros(2, np.dtype("i1,f8", align=True)), np.zeros(2, [(("title", "x"), "i4")]),
     np.zeros(2, {"names": ["a"], "formats": ["i2"], "offsets": [3], "itemsize": 9}),

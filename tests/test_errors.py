@@ -65,7 +65,7 @@ def test_each_copies(error: BatcheException, builtin: type[Exception], fields: d
         assert (type(back), str(back)) == (type(error), str(error))
 
 
-def test_notes_and_tracebacks_are_kept_when_raised_again() -> None:
+def test_notes_are_kept() -> None:
     with pytest.raises(StoreError, match="no room") as caught:
         raise StoreError("shm://x", "no room")
     caught.value.add_note("in worker 3")

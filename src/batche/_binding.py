@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from batche import _places, _runtime
 from batche._engine import Settings
@@ -29,8 +29,10 @@ from batche.stores.base import Store
 from batche.stores.mapping import MappingStore
 from batche.stores.null import NullStore
 
-if TYPE_CHECKING:
-    from batche.stores.lmdb import LmdbStore
+if sys.platform != "win32":
+    # Now and not at the first use: a child that is forked while another thread imports waits for that import for ever.
+    from batche.stores.lmdb.store import LmdbStore
+    from batche.stores.lmdb.upkeep import Limits
 
 PRIVATE: Final = "private"
 """The environment of a runtime place that all private namespaces share."""
@@ -146,9 +148,6 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 
 
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
-    from batche.stores.lmdb.store import LmdbStore
-    from batche.stores.lmdb.upkeep import Limits
-
     discard_orphans()
     limits = Limits(stated.maxsize, stated.max_bytes)
     if namespace.private:

@@ -16,7 +16,7 @@ from threading import Event
 from typing import Any, Final
 
 from batche import _calls
-from batche._ownership import IMMUTABLE, is_borrowed
+from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
 from batche._plan import Plan, merge
 from batche._process import boot_ns
 from batche._reports import Reports
@@ -60,7 +60,6 @@ class Run:
         self.plan = plan
         self.call: Call = _calls.new_call(settings.namespace)
         self.counts: Counter[str] = Counter()
-        self._entries: dict[Key, Any] = {}  # as the store keeps them
         self._computed: dict[Key, Any] = {}  # as the function returned them
         self._handed: set[int] = set()  # the ids of computed results that may be changed
         self._outcome: dict[Key, str] = {}
@@ -85,6 +84,8 @@ class Run:
         if entries is None:
             self._unclaimed = list(self.plan.first)
             return
+        if all(entries) and self._accept_all(entries):
+            return
         missing, unreadable = set(), []
         for key, entry in zip(self.plan.by_use, entries, strict=True):
             if entry is None:
@@ -94,7 +95,7 @@ class Run:
         if unreadable:
             yield from self._try(Delete(unreadable))
             missing.update(unreadable)
-        self._unclaimed = self.plan.in_order(missing) if missing else []
+        self._unclaimed = self.plan.in_order(missing)
 
     def _fill(self) -> Steps:
         while True:
@@ -154,10 +155,13 @@ class Run:
 
     def _store(self, mine: list[Key]) -> Steps:
         """Store what was computed under a claim, and claim the next part in the same step."""
+        if not (mine or self._unclaimed):
+            return
         if not mine and not self._unclaimed:
             return
         entries = self._encode(mine)
-        drop = [key for key in mine if key not in self._entries]
+        kept = {key for key, _ in entries} if len(entries) < len(mine) else mine
+        drop = [key for key in mine if key not in kept] if kept is not mine else []
         stored: Stored | None = yield from self._try(Put(entries, drop, self._unclaimed))
         self.settings.wakeups.wake(mine)
         if stored is not None and stored.too_large:
@@ -255,25 +259,47 @@ class Run:
             self.counts["errors"] += 1
             self.settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
             return False
-        self._entries[key] = entry.value
         self._outcome[key] = outcome
+        return True
+
+    def _accept_all(self, entries: Sequence[Entry]) -> bool:
+        """The same for all keys at once, where each has an entry: the path of a call that only hits."""
+        decode = self.settings.codec.decode
+        try:
+            values = [decode(entry[0]) for entry in entries]
+        except Exception:
+            return False  # one by one, to find out which
+        self._computed = dict(zip(self.plan.by_use, values, strict=True))
+        self._outcome = dict.fromkeys(self.plan.by_use, "hits")
         return True
 
     def _encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         """The entries of computed ``keys`` in order of use, without those that no codec takes."""
-        wanted = set(keys)
+        encode, wanted = self.settings.codec.encode, set(keys)
         order = [key for key in self.plan.by_use if key in wanted] if self.plan.has_duplicates else keys
-        for key in order:
+        try:
+            return [(key, encode(self._computed[key])) for key in order]
+        except Exception:
+            return self._encode_each(order)
+
+    def _encode_each(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+        """The same where some result is one that no codec takes."""
+        entries = []
+        for key in keys:
             try:
-                self._entries[key] = self.settings.codec.encode(self._computed[key])
+                entries.append((key, self.settings.codec.encode(self._computed[key])))
             except Exception as error:  # a user's codec may raise anything
                 self._reject(1, f"codec: {type(self._computed[key]).__qualname__}", str(error))
-        return [(key, self._entries[key]) for key in order if key in self._entries]
+        return entries
 
     def _own(self, part: Sequence[Key]) -> None:
         """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
         values = [self._computed[key] for key in part]
-        if set(map(type, values)) <= IMMUTABLE:
+        kinds, identities = set(map(type, values)), set(map(id, values))
+        if kinds <= IMMUTABLE:
+            return
+        if kinds <= BUILTIN and len(identities) == len(values) and identities.isdisjoint(self._handed):
+            self._handed |= identities
             return
         for key, value in zip(part, values, strict=True):
             if type(value) not in IMMUTABLE:
@@ -311,10 +337,10 @@ class Run:
 
     def _counted(self) -> Counter[str]:
         """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
-        distinct = Counter(self._outcome.values())
-        distinct["misses"] += len(self.plan.first) - len(self._outcome)
-        self.counts.update(distinct)
-        self.counts["hits"] += len(self.plan.keys) - len(self.plan.first)
+        distinct = len(self.plan.by_use)
+        self.counts.update(self._outcome.values())
+        self.counts["misses"] += distinct - len(self._outcome)
+        self.counts["hits"] += len(self.plan.keys) - distinct
         return self.counts
 
 

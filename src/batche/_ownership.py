@@ -10,6 +10,10 @@ IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None)}
 """Results that positions may share: nobody can change them."""
 
 
+BUILTIN: Final = frozenset({*IMMUTABLE, list, dict, tuple, set})
+"""Results that are nobody's view, whatever they hold."""
+
+
 def is_borrowed(value: Any) -> bool:
     """Whether ``value`` is an array or tensor that is a view of other memory, or an array that cannot be written to.
 

@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from batche._types import Key
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
     """A batch and the key of each position.
 
     ``first`` maps each distinct key to its first position, in first-seen order; ``by_use`` has the distinct keys
-    in order of their last position, which is the order of their use.
+    in order of their last position, which is the order of their use. Nothing of it changes.
     """
 
-    items: Sequence[Any]
-    keys: list[Key]
-    first: dict[Key, int]
-    by_use: list[Key]
+    __slots__ = ("_first", "by_use", "items", "keys")
+
+    def __init__(self, items: Sequence[Any], keys: list[Key], by_use: list[Key]) -> None:
+        self.items = items
+        self.keys = keys
+        self.by_use = by_use
+        self._first: dict[Key, int] | None = None
+
+    @property
+    def first(self) -> dict[Key, int]:
+        """Made when it is asked for: a batch that only hits does without it."""
+        if self._first is None:
+            positions = range(len(self.keys) - 1, -1, -1)
+            last_to_first = dict(zip(reversed(self.keys), positions, strict=True))
+            self._first = {key: last_to_first[key] for key in dict.fromkeys(self.keys)}
+        return self._first
 
     @property
     def has_duplicates(self) -> bool:
-        return len(self.first) != len(self.keys)
+        return len(self.by_use) != len(self.keys)
 
     def items_of(self, keys: Sequence[Key]) -> list[Any]:
         """A new list of the items that ``keys`` stand for."""
-        return [self.items[self.first[key]] for key in keys]
+        first = self.first
+        return [self.items[first[key]] for key in keys]
 
     def in_order(self, keys: set[Key]) -> list[Key]:
         """``keys`` in first-seen order."""
-        return [key for key in self.first if key in keys]
+        if len(keys) == len(self.keys):
+            return self.keys.copy()
+        return [key for key in dict.fromkeys(self.keys) if key in keys]
 
 
 def split(items: Sequence[Any], keys: list[Key]) -> Plan:
     """Find the distinct items of a batch. ``keys`` is aligned with ``items``."""
-    distinct = dict.fromkeys(keys)
-    if len(distinct) == len(keys):
-        return Plan(items, keys, dict(zip(keys, range(len(keys)), strict=True)), keys)
-    first: dict[Key, int] = {}
-    for position, key in enumerate(keys):
-        first.setdefault(key, position)
-    return Plan(items, keys, first, list(dict.fromkeys(reversed(keys)))[::-1])
+    if len(set(keys)) == len(keys):
+        return Plan(items, keys, keys)
+    return Plan(items, keys, list(dict.fromkeys(reversed(keys)))[::-1])
 
 
 def merge(plan: Plan, results: Mapping[Key, Any]) -> list[Any]:
     """The results of all positions, in order; duplicates share one object."""
-    return [results[key] for key in plan.keys]
+    return list(map(results.__getitem__, plan.keys))

@@ -152,5 +152,5 @@ class StoreError(BatcheException, OSError):
         self.store = store
         self.problem = problem
 
-    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str]]:
-        return type(self), (self.store, self.problem)
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str], dict[str, object]]:
+        return type(self), (self.store, self.problem), self.__dict__

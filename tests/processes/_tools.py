@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-LONGEST: Final = 40.0
+LONGEST: Final = 15.0
 """Seconds after which a wait in a test is a failure."""
 GLANCE: Final = 0.0005
 
@@ -197,7 +197,9 @@ class Cast:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for actor in self._actors:
             actor.leave()
 

@@ -28,6 +28,14 @@ def test_children_forked_while_threads_use_the_cache_use_it_at_once(tmp_path: Pa
     assert (counted.errors, counted.takeovers) == (0, 0)
 
 
+def test_children_forked_while_a_thread_uses_a_store_for_the_first_time_use_it(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        parent = cast.actor("spawn")  # where nothing is imported yet that is imported at the first use
+        statuses = parent.begin(forks.during_first_use, scene, in_main_thread=True).result()
+    assert statuses == [forks.WORKING] * 2 * forks.FORKS
+
+
 def test_a_child_of_a_process_that_never_used_the_cache_uses_it(tmp_path: Path) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:

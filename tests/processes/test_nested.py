@@ -23,8 +23,14 @@ def test_a_function_may_call_itself_with_the_items_it_computes(tmp_path: Path) -
 def test_a_function_may_recur_into_smaller_items(tmp_path: Path) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:
-        tasks = [actor.begin(call, scene, nesting.fibonacci, [n, 30, n + 1]) for n, actor in enumerate(cast.actors(3), 20)]
-        assert [task.result() for task in tasks] == [[6765, 832040, 10946], [10946, 832040, 17711], [17711, 832040, 28657]]
+        tasks = [
+            actor.begin(call, scene, nesting.fibonacci, [n, 30, n + 1]) for n, actor in enumerate(cast.actors(3), 20)
+        ]
+        assert [task.result() for task in tasks] == [
+            [6765, 832040, 10946],
+            [10946, 832040, 17711],
+            [17711, 832040, 28657],
+        ]
 
 
 def test_two_functions_that_call_each_other_from_two_processes_both_finish(tmp_path: Path) -> None:
@@ -38,7 +44,10 @@ def test_two_functions_that_call_each_other_from_two_processes_both_finish(tmp_p
 def test_who_holds_1_and_wants_2_and_who_holds_2_and_wants_1_both_finish(tmp_path: Path) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:
-        tasks = [actor.begin(call, scene, nesting.crossing, [item, 10 + item]) for item, actor in enumerate(cast.actors(2), 1)]
+        tasks = [
+            actor.begin(call, scene, nesting.crossing, [item, 10 + item])
+            for item, actor in enumerate(cast.actors(2), 1)
+        ]
         assert [task.result() for task in tasks] == [[10, 110], [20, 120]]
 
 

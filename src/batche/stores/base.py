@@ -26,10 +26,7 @@ class Store(Protocol):
     where `True`, the results themselves where `False` (then the store never leaves its process).
     """
 
-    @property
-    def encoded(self) -> bool:
-        """Whether values are bytes."""
-        ...
+    encoded: bool
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         """The entries of ``keys``, aligned, `None` where there is none. Takes no lock that a writer holds.

@@ -10,7 +10,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, MutableMapping, Sequence
 from threading import RLock
-from typing import Any, ClassVar
+from typing import Any
 
 from batche._process import renew_after_fork
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
@@ -24,7 +24,7 @@ class MappingStore:
     evictions is the store's too, and zero again when a namespace is cleared.
     """
 
-    encoded: ClassVar[bool] = False
+    encoded: bool = False
 
     def __init__(self, *, maxsize: int | None = None) -> None:
         if maxsize is not None and maxsize < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from threading import RLock
-from typing import Any, ClassVar
+from typing import Any
 
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
@@ -22,7 +22,7 @@ class NullStore:
     must reach that store (`delete`, `clear`) raises it.
     """
 
-    encoded: ClassVar[bool] = False
+    encoded: bool = False
 
     def __init__(self, trouble: StoreError | None = None) -> None:
         self.trouble = trouble

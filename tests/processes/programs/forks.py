@@ -55,6 +55,22 @@ def _use(scene: Scene, items: list[int]) -> int:
     return WORKING if right and all(scenes.contains(scene, plain, items)) else WRONG
 
 
+def during_first_use(scene: Scene) -> list[int]:
+    """How the children ended that were forked while a thread used a store for the first time, a new one each time."""
+    statuses = []
+    for number in range(FORKS):
+        (scene.directory / str(number)).mkdir()
+        own = Scene.at(scene.directory / str(number))
+        using = threading.Thread(target=scenes.call, args=(own, plain, [1, 2]))
+        using.start()
+        for _ in range(100 * number):
+            own.flag("moment").is_set()  # each fork a little later than the one before
+        statuses.append(exit_status(fork(lambda own=own: _use(own, [1, 2, 3]))))
+        using.join()
+        statuses.append(_use(own, [1, 2, 3, 4]))
+    return statuses
+
+
 def before_any_use(scene: Scene) -> int:
     """A child of a process that never used the cache."""
     return exit_status(fork(lambda: _use(scene, [1, 2])))
@@ -142,7 +158,9 @@ def fork_beside_a_computation(scene: Scene) -> tuple[int, list[int]]:
 
 def _wait_beside(scene: Scene) -> int:
     listening = function(scene, scenes.held)
-    thread = threading.Thread(target=lambda: (scenes.wait_for_waiters(scene, scenes.held, 1), scene.flag("child-asks").set()))
+    thread = threading.Thread(
+        target=lambda: (scenes.wait_for_waiters(scene, scenes.held, 1), scene.flag("child-asks").set())
+    )
     thread.start()
     answer = listening([1])
     thread.join()

@@ -14,7 +14,15 @@ from batche.stores.lmdb.gate import GATE
 from batche.stores.lmdb.workers import State
 from batche.stores.lmdb.writing import claimed_keys
 from tests.processes._tools import Scene
-from tests.processes.programs.scenes import Behaviour, call, call_in_threads, contains, function, plain, wait_for_waiters
+from tests.processes.programs.scenes import (
+    Behaviour,
+    call,
+    call_in_threads,
+    contains,
+    function,
+    plain,
+    wait_for_waiters,
+)
 
 
 def locks_behind_one_owner(scene: Scene, behaviour: Behaviour, threads: int) -> list[str]:

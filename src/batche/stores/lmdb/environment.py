@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,10 +66,11 @@ class Environment:
         self._env: lmdb.Environment | None = None
         self._broken = ""
         self._gate_file = os.open(path / "gate", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        weakref.finalize(self, os.close, self._gate_file).atexit = False
         self._renew()
-        self._open()
-        GATE.heirs.add(self)
+        GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
         renew_after_fork(self)
+        self._open_again()
 
     def _renew(self) -> None:
         self._opening = RLock()
@@ -88,24 +90,29 @@ class Environment:
         size = int(self.about()["map_size"])
         while True:
             try:
-                self._env = lmdb.open(
-                    str(self.path),
-                    map_size=size,
-                    create=True,
-                    mode=0o600,
-                    sync=self.durable,
-                    metasync=self.durable,
-                    max_readers=READERS,
-                    max_spare_txns=0,
-                    lib_version=0,
-                )
-                self._env.reader_check()
+                with GATE:
+                    self._env = env = self._opened(size)
             except lmdb.MemoryError:
                 size //= 2  # an address space limit (ulimit -v); what is there still has to fit
-            except lmdb.Error as error:
+            except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
                 raise self._trouble(error) from error
             else:
-                return self._env
+                return env
+
+    def _opened(self, size: int) -> lmdb.Environment:
+        env = lmdb.open(
+            str(self.path),
+            map_size=size,
+            create=True,
+            mode=0o600,
+            sync=self.durable,
+            metasync=self.durable,
+            max_readers=READERS,
+            max_spare_txns=0,
+            lib_version=0,
+        )
+        env.reader_check()
+        return env
 
     def about(self) -> dict[str, Any]:
         """What was written down when the environment was made."""
@@ -167,21 +174,19 @@ class Environment:
     @contextmanager
     def _my_turn(self, patience: float) -> Iterator[None]:
         """Be the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
-        if self._is_my_turn():
+        turn = self._turn  # a signal handler that forks leaves the child of the fork with another
+        if _is_mine(turn):
             raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
         deadline = time.monotonic() + patience
         try:
-            if not self._turn.acquire(timeout=patience):
+            if not turn.acquire(timeout=patience):
                 raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")
             self._lock_gate_file(deadline, patience)
             yield
         finally:
-            if self._is_my_turn():
+            if _is_mine(turn):
                 fcntl.lockf(self._gate_file, fcntl.LOCK_UN)
-                self._turn.release()
-
-    def _is_my_turn(self) -> bool:
-        return bool(self._turn._is_owned())  # type: ignore[attr-defined]  # as Condition does
+                turn.release()
 
     def _lock_gate_file(self, deadline: float, patience: float) -> None:
         """Take the lock that stands in front of LMDB's own, whose wait can neither end nor be interrupted."""
@@ -200,8 +205,9 @@ class Environment:
 
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
+        env = self._handle()
         with self._errors(), GATE:
-            self._handle().sync(True)
+            env.sync(True)
 
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
@@ -209,6 +215,10 @@ class Environment:
             if nobody_inside and self._env is not None:
                 self._env.close()
                 self._env = None
+
+
+def _is_mine(turn: Any) -> bool:
+    return bool(turn._is_owned())  # as Condition does
 
 
 def make(path: Path, **about: Any) -> None:

@@ -80,17 +80,23 @@ class ForkGate:
         me = get_ident()
         self._forking[me] = None
         deadline = time.monotonic() + BOUND
-        while any(thread != me for thread in list(self._inside)) and time.monotonic() < deadline:
+        while (others := self._inside.keys() - {me}) and time.monotonic() < deadline:
             time.sleep(_GLANCE)
-        self._clean = not self._inside
+        self._clean = not others and me not in self._inside  # who knocks after this look is let in by nobody
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Have the gate closed and everybody out; `False` where somebody stayed inside for too long."""
+        """Have the gate closed and everybody out; `False` where somebody stays inside for too long, or forks."""
+        me = get_ident()
+        if me in self._inside or me in self._forking:
+            yield False
+            return
         self.close()
         try:
-            yield self._clean
+            self._inside[me] = None  # before the look: whoever begins to fork after it waits for this thread
+            yield self._clean and not self._forking.keys() - {me}
         finally:
+            self._inside.pop(me, None)
             self.open_in_parent()
 
     def open_in_parent(self) -> None:

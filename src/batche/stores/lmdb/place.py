@@ -6,6 +6,7 @@ closing a second descriptor of a locked file would drop the locks of the first.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -19,6 +20,7 @@ from batche._wakeups import Wakeups
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, environment, slots, workers
 from batche.stores.lmdb.environment import Environment
+from batche.stores.lmdb.gate import BOUND
 
 _Inode = tuple[int, int]
 
@@ -35,8 +37,19 @@ class _Registry:
     def after_fork(self) -> None:
         self.lock = RLock()
 
+    def before_fork(self) -> None:
+        """Let another thread finish what it opens or makes: half of it in the child would be in its way for ever."""
+        self.lock.acquire(timeout=BOUND)
+
+    def after_fork_in_parent(self) -> None:
+        with contextlib.suppress(RuntimeError):  # not ours: the wait was too long
+            self.lock.release()
+
 
 _REGISTRY: Final = _Registry()
+
+if hasattr(os, "register_at_fork"):  # after the gate's, so this wait comes before the gate is closed
+    os.register_at_fork(before=_REGISTRY.before_fork, after_in_parent=_REGISTRY.after_fork_in_parent)
 
 
 def _inode(path: Path) -> _Inode:

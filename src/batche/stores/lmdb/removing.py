@@ -44,6 +44,7 @@ def _is_older(transaction: Transaction, key: Key, epoch: int) -> bool:
 
 
 def forget(namespace: bytes, writing: Writing) -> None:
-    """Remove what is written of an empty namespace."""
-    writing.forget()
+    """Remove what is written of an empty namespace, but not what limits count of a whole store."""
+    if writing.domain == namespace:
+        writing.forget()
     writing.transaction.delete(NAMESPACE + namespace)

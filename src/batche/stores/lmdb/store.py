@@ -51,7 +51,7 @@ class LmdbStore:
     Without ``durable`` entries survive the death of any process, but not a crash of the operating system.
     """
 
-    encoded: ClassVar[bool] = True
+    encoded: bool = True
     outlives: ClassVar[bool] = True
     """Its entries are still there when the program has ended."""
 

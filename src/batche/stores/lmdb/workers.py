@@ -114,9 +114,9 @@ class Workers:
                         self._take_row()
 
     def end(self, handle: Handle, *, abandoned: bool = False) -> None:
-        """End a call and so all its claims."""
-        self._words[handle.word] = handle.serial | ABANDONED if abandoned else 0
+        """End a call and so all its claims. Of a call that another process began (a fork's copy) it ends nothing."""
         if handle.token == self.token:
+            self._words[handle.word] = handle.serial | ABANDONED if abandoned else 0
             self._free.append(handle.word)
 
     def _take_row(self) -> None:
