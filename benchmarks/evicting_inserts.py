@@ -1,8 +1,8 @@
 """What does an item cost that nobody has, when the cache is full?
 
 As in `misses`, but as many entries are evicted as come, the least recently used first: exactly so by batche, batche
-0.1.1 and diskcache; by samples of five (``allkeys-lru``) by Redis, whose limit is the most memory
-it used while it was filled.
+0.1.1 and diskcache; by samples of five (``allkeys-lru``) by Redis, whose limit is the memory
+it used when filled and what the commands of a batch need.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ class Peer(Protocol):
         """Store the results of items of which none is there."""
         ...
 
-    def limit(self) -> None:
-        """From now on evict the least recently used entries: the cache is full."""
+    def limit(self, batch: int) -> None:
+        """From now on evict the least recently used entries: the cache is full. ``batch`` is how many will come at once."""
         ...
 
     def entries(self) -> int | None:
@@ -91,7 +91,7 @@ class Decorated:
         self._prepared = values
         return self._function(items)
 
-    def limit(self) -> None:
+    def limit(self, batch: int) -> None:
         """It evicts by count from the beginning."""
 
     def entries(self) -> int | None:
@@ -149,9 +149,9 @@ class DiskCache:
 
     def _transaction(self, items: list[str]) -> contextlib.AbstractContextManager[Any]:
         # Each get and set is a transaction already: one more around a single one would only slow it down.
-        return self._cache.transact() if len(items) > 1 else contextlib.nullcontext()  # type: ignore[no-any-return]
+        return self._cache.transact() if len(items) > 1 else contextlib.nullcontext()
 
-    def limit(self) -> None:
+    def limit(self, batch: int) -> None:
         # It counts bytes, and they shrink at a commit only: so one entry goes for each that comes.
         self._cache.reset("size_limit", 1)
         self._cache.reset("cull_limit", 1)
@@ -225,10 +225,11 @@ class Redis:
         pack = self._kind.pack
         return self._client.mset({PREFIX + item: pack(value) for item, value in zip(items, values, strict=True)})
 
-    def limit(self) -> None:
+    def limit(self, batch: int) -> None:
+        # A command takes memory while it is read and carried out: about what its entries take, twice.
+        used = self._client.info("memory")["used_memory"]
         self._client.config_set("maxmemory-policy", "allkeys-lru")
-        # Not what it uses now: a command that is being read takes memory too.
-        self._client.config_set("maxmemory", self._client.info("memory")["used_memory_peak"])
+        self._client.config_set("maxmemory", used + 2 * batch * used // self._client.dbsize())
 
     def entries(self) -> int | None:
         return int(self._client.dbsize())

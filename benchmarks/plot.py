@@ -38,7 +38,8 @@ def svg(results: dict[str, Any]) -> str:
     """The plot of the results that `report.as_json` made."""
     questions = results["questions"]
     scale = Scale([peer["ns_per_item"]["median"] for question in questions for peer in question["peers"].values()])
-    body, y = [], 0
+    body: list[str] = []
+    y = 0
     for question in questions:
         body += _question(question, y, scale)
         y += HEADING + len(question["peers"]) * (BAR + GAP)

@@ -59,7 +59,7 @@ def filled_worker(peer: str, question: Question, paths: Paths) -> Iterator[Ask]:
     with worker(peer, question, paths) as ask:
         ask("fill", entries=question.filled)
         if question.limited:
-            ask("limit")
+            ask("limit", batch=question.batch)
             _measure(ask, question, 0)  # the first batches after a limit is set may find it not yet reached
         yield ask
 

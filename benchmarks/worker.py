@@ -35,8 +35,8 @@ class Worker:
             self._put(range(first, min(first + FILLED_AT_ONCE, entries)))
         return {}
 
-    def limit(self) -> dict[str, Any]:
-        self._peer.limit()
+    def limit(self, batch: int) -> dict[str, Any]:
+        self._peer.limit(batch)
         return {}
 
     def get(self, seed: int, entries: int, batch: int, batches: int) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class Plan:
         return len(self.by_use) != len(self.keys)
 
     def items_of(self, keys: Sequence[Key]) -> list[Any]:
-        """A new list of the items that ``keys`` stand for."""
+        """A new list of the items that ``keys``, which are in first-seen order, stand for."""
+        if len(keys) == len(self.keys):
+            return list(self.items)
         first = self.first
         return [self.items[first[key]] for key in keys]
 

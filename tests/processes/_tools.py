@@ -7,6 +7,7 @@ one makes, and every wait ends with an error after `LONGEST` seconds.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import multiprocessing
 import os
@@ -242,6 +243,7 @@ def fork(work: Callable[[], int | None]) -> int:
     pid = os.fork()
     if pid == 0:
         status = 98
+        faulthandler.dump_traceback_later(0.8 * LONGEST, exit=True)  # so that a child that hangs says where
         try:
             status = work() or 0
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,10 +137,7 @@ def recount(store: LmdbStore) -> Counter[bytes]:
     assert not free & set(used), "a slot is both free and in use"
     assert all(words[slot] == slots.FREE for slot in free)
     _, fresh = records.unpack_global(kinds.get(GLOBAL, {}).get(b""), opened.slots.first)
-    allotted, slot = set[int](), opened.slots.first
-    while slot != fresh:
-        allotted.add(slot)
-        slot = opened.slots.after(slot)
+    allotted = {slot for chunk, _, _ in opened.slots.chunks() for slot in chunk if slot < fresh}
     assert allotted == free | set(used), f"slots leaked: {sorted(allotted - free - set(used))[:9]}"
     for name, raw in kinds.get(DOMAIN, {}).items():
         counted = records.unpack_domain(raw)
@@ -151,6 +149,14 @@ def claims_of(store: LmdbStore) -> list[Key]:
     """The keys whose claims are written down, over or not."""
     everything: list[tuple[bytes, bytes]] = store._opened.lmdb.read(lambda transaction: [*transaction.cursor()])
     return [name[1:] for name, _ in everything if name[:1] == CLAIM]
+
+
+def wait_until(happened: Callable[[], object], what: str, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        os.sched_yield()
 
 
 class Server:

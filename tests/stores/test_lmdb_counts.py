@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from batche.stores.base import COUNTED
 from batche.stores.lmdb import LmdbStore, totals
 from batche.stores.lmdb.counts import LANE_WORDS, Lane
-from tests.stores._driving import NAMESPACE, OTHER, Server, new_call, server, use
+from tests.stores._driving import NAMESPACE, OTHER, Server, new_call, server, use, wait_until
 
 
 def make_store(path: Path) -> LmdbStore:
@@ -67,30 +68,24 @@ def test_each_finished_call_of_a_process_that_is_killed_at_any_moment_is_counted
     """It is killed while calls go on; a call whose end it told of is counted, and at most one more."""
     store = LmdbStore(tmp_path / "s")
     with server(make_store, tmp_path / "s") as other:
-        finished = 0
-        other.start(use_forever, 10**9)
-        for _ in range(20):
-            finished = other.connection.recv()
+        journal = tmp_path / "journal"
+        journal.touch()
+        other.start(use_forever, journal)
+        wait_until(lambda: journal.stat().st_size > 50, "50 calls")
         other.kill()
-        while other.connection.poll():
-            try:
-                finished = other.connection.recv()
-            except (EOFError, ConnectionResetError):
-                break
+    finished = journal.stat().st_size
     hits, misses = told(store)
     assert hits + misses - finished in (0, 1)
     bury(store)
     assert told(store) == (hits, misses)
 
 
-def use_forever(store: LmdbStore, most: int) -> None:
-    import gc
-    from multiprocessing.connection import Connection
-
-    (connection,) = [found for found in gc.get_objects() if isinstance(found, Connection) and found.writable][:1]
-    for number in range(most):
-        use(store, [number % 5])
-        connection.send(number + 1)
+def use_forever(store: LmdbStore, journal: Path) -> None:
+    """Calls, each noted by one byte once it has ended."""
+    with journal.open("ab", buffering=0) as file:
+        for number in itertools.count():
+            use(store, [number % 5])
+            file.write(b".")
 
 
 def test_a_fold_that_was_committed_is_not_made_again(tmp_path: Path) -> None:

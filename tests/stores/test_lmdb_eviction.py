@@ -24,9 +24,7 @@ def table(tmp_path: Path) -> Slots:
 
 def fill(table: Slots, number: int, domain: int = DOMAIN) -> list[int]:
     """Entries in the first ``number`` slots, used one after the other."""
-    taken = [table.first]
-    while len(taken) < number:
-        taken.append(table.after(taken[-1]))
+    taken, _ = table.following(table.first, number)
     for slot in taken:
         table.ensure(slot)
     table.fill(taken, table.tick() - number, 1, domain)
@@ -110,7 +108,7 @@ def test_a_settled_scan_finds_all_though_they_are_used_meanwhile(table: Slots) -
 
 def test_what_is_stored_during_a_scan_is_no_victim_of_it(table: Slots) -> None:
     taken = fill(table, 10)
-    fresh = table.after(taken[-1])
+    fresh = taken[-1] + 1
     candidates = Candidates(table, DOMAIN)
     between_threshold_and_scan(candidates, lambda: table.fill([fresh], table.tick(), 50, DOMAIN))
     assert fresh not in drain(candidates)
@@ -150,6 +148,8 @@ def test_a_put_of_several_parts_after_lost_counts_is_counted_whole(tmp_path: Pat
     use(store, numbers)
     assert contents(store, numbers) == set(numbers)
     assert store.stats(NAMESPACE).currsize == 2000
+    assert store.clear(NAMESPACE) == 3500
+    assert store.stats(NAMESPACE).currsize == 0
 
 
 def test_a_writer_gets_through_where_every_scan_is_outrun(tmp_path: Path) -> None:

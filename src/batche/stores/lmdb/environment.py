@@ -52,6 +52,8 @@ class Transaction(Protocol):
 
     def cursor(self) -> Any: ...
 
+    def id(self) -> int: ...
+
 
 class Environment:
     """An open environment. ``read`` and ``write`` run a function inside a transaction of its own.

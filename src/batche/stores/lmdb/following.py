@@ -11,6 +11,8 @@ MOST_KEYS: Final = 1024
 """Keys of one transaction: a fork, an event loop and a writer wait for no more than that."""
 MOST_BYTES: Final = 4 << 20
 """Bytes of one transaction, for the same reason."""
+LEAST_BYTES: Final = 1 << 20
+"""Bytes that a store without a stated limit may use however little is free."""
 _TRIED: Final = 64
 """Keys that are tried beyond a limit, because some may be taken."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Any, Final
 
 from batche._types import Call, Key
@@ -12,15 +12,13 @@ from batche.stores.lmdb import records, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
-from batche.stores.lmdb.following import MOST_BYTES, MOST_KEYS
+from batche.stores.lmdb.following import LEAST_BYTES, MOST_BYTES, MOST_KEYS
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, is_same_call, is_same_epoch
 from batche.stores.lmdb.writing import Writing
 
 _MOST_HUNTS: Final = 3
 """Transactions in a row that may find no victim before one looks for them itself, with the writer's turn."""
-_LEAST_BYTES: Final = 1 << 20
-"""Bytes that a store without a stated limit may use however little is free."""
 
 
 class Putting:
@@ -59,10 +57,9 @@ class Putting:
         mine = self._claims.bytes_of(self.call, epoch)
         self._begin(writing, mine)
         part = self._next_part()
-        ours = [entry for entry in part if take_claim(writing.transaction, entry[0], mine)]
-        keys, values = [key for key, _ in ours], [value for _, value in ours]
+        keys, values = take_claims(writing.transaction, part, mine)
         size = sum(map(records.size_of, map(len, values)))
-        if not self._make_room(writing, len(ours), size, victims):
+        if not self._make_room(writing, len(keys), size, victims):
             for key in keys:
                 writing.transaction.put(CLAIM + key, mine)
             return
@@ -79,7 +76,7 @@ class Putting:
         limits = writing.limits
         self.most_bytes = limits.max_bytes
         if limits.by_default and self.scarce:
-            self.most_bytes = min(limits.max_bytes, max(writing.bytes, _LEAST_BYTES))
+            self.most_bytes = min(limits.max_bytes, max(writing.bytes, LEAST_BYTES))
         self._skip_surplus(writing, mine)
 
     def _skip_surplus(self, writing: Writing, mine: bytes) -> None:
@@ -132,16 +129,30 @@ class Putting:
         return made
 
 
+def take_claims(
+    transaction: Transaction, entries: Sequence[tuple[Key, Any]], mine: bytes
+) -> tuple[list[Key], list[Any]]:
+    """Remove the claims of ``entries``; the keys and values of those that still held."""
+    pop = transaction.pop
+    raws = [pop(CLAIM + key) for key, _ in entries]
+    if raws.count(mine) == len(raws):
+        return [key for key, _ in entries], [value for _, value in entries]
+    held = [_is_held(transaction, key, raw, mine) for (key, _), raw in zip(entries, raws, strict=True)]
+    return list(compress((key for key, _ in entries), held)), list(compress((value for _, value in entries), held))
+
+
 def take_claim(transaction: Transaction, key: Key, mine: bytes) -> bool:
     """Remove the claim of ``key`` if it is this call's; whether it still held.
 
     ``mine`` is what it would be now: one of an earlier epoch is this call's too, but a clear has voided it.
     """
-    raw = transaction.pop(CLAIM + key)
-    if raw == mine:
-        return True
-    if raw is None:
-        return False
+    return _is_held(transaction, key, transaction.pop(CLAIM + key), mine)
+
+
+def _is_held(transaction: Transaction, key: Key, raw: bytes | None, mine: bytes) -> bool:
+    """Whether the claim ``raw`` that was just removed is this call's; somebody else's is put back."""
+    if raw is None or raw == mine:
+        return raw is not None
     if is_same_call(raw, mine):
         return is_same_epoch(raw, mine)
     transaction.put(CLAIM + key, raw)

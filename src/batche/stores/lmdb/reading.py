@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from batche._types import Entry, Key
@@ -20,8 +20,30 @@ PIECE: Final = 64
 _new_entry: Final = partial(tuple.__new__, Entry)
 
 
-def read_raw(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[bytes | None]]:
-    """The epoch, and the records of the first of ``keys``: all, or as many as one transaction may hold."""
+class Raw(NamedTuple):
+    """What one transaction read: its number, the namespace's epoch, and the records as they are written."""
+
+    snapshot: int
+    epoch: int
+    records: list[bytes | None]
+
+
+class Missed(NamedTuple):
+    """Keys that had no entry as of the transaction ``snapshot``."""
+
+    snapshot: int
+    keys: frozenset[Key]
+
+    def still(self, keys: Sequence[Key], transaction: Transaction) -> bool:
+        """Whether ``keys`` have no entry still: nothing was committed between the snapshot and ``transaction``.
+
+        A write transaction's number is one more than that of the last commit.
+        """
+        return transaction.id() == self.snapshot + 1 and self.keys.issuperset(keys)
+
+
+def read_raw(keys: Sequence[Key], transaction: Transaction) -> Raw:
+    """The records of the first of ``keys``: all of them, or as many as one transaction may hold."""
     epoch, get = totals.read_epoch(transaction, namespace_of(keys[0])), transaction.get
     raws: list[bytes | None] = []
     room = MOST_BYTES
@@ -31,7 +53,12 @@ def read_raw(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[b
         room -= sum(map(len, filter(None, piece)))
         if room < 0:
             break
-    return epoch, raws
+    return Raw(transaction.id(), epoch, raws)
+
+
+def missed(snapshot: int, keys: Sequence[Key], entries: Sequence[Entry | None]) -> Missed:
+    """Which of ``keys`` had no entry."""
+    return Missed(snapshot, frozenset(key for key, entry in zip(keys, entries, strict=True) if entry is None))
 
 
 def read_claims(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[bytes | None]]:

@@ -87,10 +87,15 @@ class Slots:
         """The first slot of a new table."""
         return HEADER_WORDS
 
-    def after(self, slot: int) -> int:
-        """The slot that comes into use after ``slot``."""
-        chunk, place = divmod(slot + 1 - HEADER_WORDS, _CHUNK_WORDS)
-        return slot + 1 if place < CHUNK else HEADER_WORDS + (chunk + 1) * _CHUNK_WORDS
+    def following(self, slot: int, number: int) -> tuple[list[int], int]:
+        """The ``number`` slots from ``slot`` on, which were never used, and the one that comes after them."""
+        slots: list[int] = []
+        while len(slots) < number:
+            chunk, place = divmod(slot - HEADER_WORDS, _CHUNK_WORDS)
+            run = min(number - len(slots), CHUNK - place)
+            slots.extend(range(slot, slot + run))
+            slot = slot + run if place + run < CHUNK else HEADER_WORDS + (chunk + 1) * _CHUNK_WORDS
+        return slots, slot
 
     def ensure(self, slot: int) -> None:
         """Make sure that ``slot`` is in the table, which doubles, by at most 64 chunks. Under the writer's lock."""

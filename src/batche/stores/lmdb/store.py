@@ -15,7 +15,7 @@ from batche._types import CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
-from batche.stores.lmdb.environment import MAP_BYTES
+from batche.stores.lmdb.environment import MAP_BYTES, Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import MOST_KEYS, Following
 from batche.stores.lmdb.place import OpenEnvironment, open_place
@@ -90,6 +90,7 @@ class LmdbStore:
         self._together = together
         self._candidates: dict[bytes, Candidates] = {}
         self._told: set[bytes] = set()
+        self._missed: reading.Missed | None = None  # by the last read of any thread
         self.wakeups = opened.wakeups
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,14 +106,17 @@ class LmdbStore:
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         if keys:
             self._upkeep.join_if_free(namespace_of(keys[0]))
-        slots = self._opened.slots
+        slots, snapshot = self._opened.slots, None
         tick = slots.tick() if use else 0
         entries: list[Entry | None] = []
         while len(entries) < len(keys):
             done = len(entries)
             part = keys[done : done + MOST_KEYS] if done or len(keys) > MOST_KEYS else keys
-            epoch, raws = self._opened.lmdb.read(partial(reading.read_raw, part))
-            entries += reading.unpack(raws, epoch, slots, tick + done if use else 0)
+            raw = self._opened.lmdb.read(partial(reading.read_raw, part))
+            snapshot = raw.snapshot if snapshot is None else snapshot
+            entries += reading.unpack(raw.records, raw.epoch, slots, tick + done if use else 0)
+        if snapshot is not None and not all(entries):
+            self._missed = reading.missed(snapshot, keys, entries)
         return entries
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
@@ -140,14 +144,20 @@ class LmdbStore:
     def _claim(self, following: Following, writing: Writing) -> list[Answer]:
         """Claim keys in one transaction, each read again in it."""
         epoch = totals.read_epoch(writing.transaction, following.call.namespace)
-        get = writing.transaction.get
-        raws = [get(ENTRY + key) for key in following.keys]
-        slots = self._opened.slots
-        found = reading.unpack(raws, epoch, slots, slots.tick()) if any(raws) else [None] * len(raws)
+        found = self._read_again(following.keys, epoch, writing.transaction)
         answers, died = self._claims.win(writing.transaction, following, found, epoch)
         if died:
             self._opened.lanes.add(following.call.namespace, {"takeovers": died})
         return answers
+
+    def _read_again(self, keys: Sequence[Key], epoch: int, transaction: Transaction) -> Sequence[Entry | None]:
+        """The entries of ``keys`` by now; nothing is read where nothing was committed since they were missed."""
+        missed = self._missed
+        if missed is not None and missed.still(keys, transaction):
+            return [None] * len(keys)
+        slots = self._opened.slots
+        raws = [transaction.get(ENTRY + key) for key in keys]
+        return reading.unpack(raws, epoch, slots, slots.tick())
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         self._claims.end(call, abandoned=abandoned)

@@ -14,6 +14,7 @@ from batche.stores.lmdb import totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import PATIENCE, StoreBusyError, Transaction
+from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.writing import Writing
@@ -97,7 +98,8 @@ class Upkeep:
         if namespace in self._joined and self._opened.lanes.has(namespace):
             return
         workers = self._opened.workers
-        fallback, boot, row = default_max_bytes(self._opened.path), boot_identity(), workers.row()
+        fallback = max(default_max_bytes(self._opened.path), LEAST_BYTES)
+        boot, row = boot_identity(), workers.row()
 
         def body(writing: Writing) -> None:
             self._opened.slots.set_clock(boot)

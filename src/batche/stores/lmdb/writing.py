@@ -71,16 +71,17 @@ class Writing:
         raw = self.transaction.pop(ENTRY + key)
         if raw is None:
             return False
-        self._removed(raw)
+        record = records.unpack_record(raw)
+        self._removed(raw, record.slot if record is not None else None)
         return True
 
-    def _removed(self, raw: bytes) -> None:
+    def _removed(self, raw: bytes, slot: int | None) -> None:
+        """Count an entry out. A damaged one cannot tell its slot, which stays out of use."""
         self.entries -= 1
         self.bytes -= records.size_of(len(raw) - records.HEAD_BYTES)
-        record = records.unpack_record(raw)
-        if record is not None:  # a damaged one cannot tell its slot, which stays out of use
-            self.slots.outdate(record.slot)
-            self._freed.append(record.slot)
+        if slot is not None:
+            self.slots.outdate(slot)
+            self._freed.append(slot)
 
     def make_room(self, entries: int, size: int, max_bytes: int, pop: Callable[[], int | None]) -> bool:
         """Evict what ``pop`` gives until ``entries`` of ``size`` bytes fit, or one transaction evicted enough."""
@@ -97,7 +98,7 @@ class Writing:
         key = self.transaction.get(pack_slot(slot))
         raw = self.transaction.pop(ENTRY + key) if key is not None else None
         if raw is not None and records.slot_of(raw) == slot:
-            self._removed(raw)
+            self._removed(raw, slot)
             self.evictions += 1
             return
         if raw is not None and key is not None:
@@ -110,9 +111,8 @@ class Writing:
         """Slots for new entries: those freed just now, those freed before, and then new ones."""
         slots = [self._freed.pop() for _ in range(min(number, len(self._freed)))]
         slots += self._reuse(number - len(slots))
-        while len(slots) < number:
-            slots.append(self._fresh)
-            self._fresh = self.slots.after(self._fresh)
+        fresh, self._fresh = self.slots.following(self._fresh, number - len(slots))
+        slots += fresh
         self.slots.ensure(max(slots, default=0))
         return slots
 
@@ -134,7 +134,8 @@ class Writing:
         self.limits = self._before = self._counted()
 
     def _counted(self) -> Domain:
-        return self.limits._replace(entries=self.entries, bytes=self.bytes, evictions=self.evictions)
+        """The domain as it is by now. Counts that were lost, and began anew, never end below nothing."""
+        return self.limits._replace(entries=max(0, self.entries), bytes=max(0, self.bytes), evictions=self.evictions)
 
     def finish(self) -> list[int]:
         """Write back what has changed; returns the slots that are free once this is committed."""
