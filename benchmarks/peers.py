@@ -44,7 +44,7 @@ class Peer(Protocol):
         ...
 
     def limit(self, batch: int) -> None:
-        """From now on evict the least recently used entries: the cache is full. ``batch`` is how many will come at once."""
+        """From now on evict the least recently used entries: the cache is full, and ``batch`` come at once."""
         ...
 
     def entries(self) -> int | None:

@@ -6,20 +6,37 @@ process that a batch function starts is another caller.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final
 
-from batche._process import boot_ns, random_word
+from batche._process import boot_ns, random_word, renew_after_fork
 from batche._types import Call, CallId, Owner
 
+_WORD: Final = (1 << 64) - 1
 _enclosing: ContextVar[tuple[Call, ...]] = ContextVar("batche_enclosing_calls", default=())
+
+
+class _Serials:
+    """Numbers that no other call of any process has: they begin at a random place in each process."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.next = itertools.count(random_word()).__next__
+
+
+_serials: Final = _Serials()
 
 
 def new_call(namespace: bytes) -> Call:
     """A call that begins now."""
-    return Call((boot_ns(), random_word()), os.getpid(), namespace)
+    return Call((boot_ns(), _serials.next() & _WORD), os.getpid(), namespace)
 
 
 @contextmanager

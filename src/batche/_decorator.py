@@ -9,7 +9,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from batche import _binding, _places
 from batche._capacity import limits
@@ -39,13 +39,11 @@ class CachedFunction(Generic[P, R]):
     reference; cloudpickle takes it by value, as configuration, where it takes the function by value.
     """
 
-    if TYPE_CHECKING:  # what the class is annotated with would be seen as annotations of the function
-        __wrapped__: Callable[P, R]
-        __name__: str
-        __qualname__: str
-
     def __init__(self, function: Callable[P, R], options: dict[str, Any], declared: Declared | None = None) -> None:
         functools.update_wrapper(self, function)
+        self.__wrapped__: Callable[P, R]  # declared here: annotations of the class would seem to be the function's
+        self.__name__: str
+        self.__qualname__: str
         self._options = options
         self._signature = BatchSignature(function, options["batch_variable_name"], options["ignore"])
         self._stated = _stated(options)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Final
@@ -55,20 +55,25 @@ class Settings:
 class Run:
     """One call under way: what it found, what it owns, what others own."""
 
+    # A call that only hits does without these: see `_prepare`.
+    _mine: list[Key]
+    _alone: list[Key]  # to be computed without a claim
+    _taken: dict[Key, Owner]
+    _strikes: Counter[Key]
+    _handed: set[int]  # the ids of results that may be changed by who got them
+
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
         self.plan = plan
         self.call: Call = _calls.new_call(settings.namespace)
-        self.counts: Counter[str] = Counter()
-        self._computed: dict[Key, Any] = {}  # as the function returned them
-        self._handed: set[int] = set()  # the ids of computed results that may be changed
-        self._outcome: dict[Key, str] = {}
+        self.counts: dict[str, int] = {}
+        self._results: dict[Key, Any] = {}
         self._unclaimed: list[Key] = []
-        self._mine: list[Key] = []
-        self._alone: list[Key] = []  # to be computed without a claim
-        self._taken: dict[Key, Owner] = {}
-        self._strikes: Counter[Key] = Counter()
         self._lost = False  # the store is of no use to the rest of this call
+
+    def _prepare(self) -> None:
+        self._mine, self._alone, self._taken = [], [], {}
+        self._strikes, self._handed = Counter(), set()
 
     # ---- the algorithm ----
 
@@ -98,6 +103,7 @@ class Run:
         self._unclaimed = self.plan.in_order(missing)
 
     def _fill(self) -> Steps:
+        self._prepare()
         while True:
             if self._unclaimed and not self._mine:
                 yield from self._claim()
@@ -141,8 +147,8 @@ class Run:
         mine, self._mine = self._mine, []
         result = yield Compute(self.plan.items_of(part))
         results = results_of(result, len(part), self.settings.function)
-        self._computed.update(zip(part, results, strict=True))
-        self._outcome.update(dict.fromkeys(part, "misses"))
+        self._results.update(zip(part, results, strict=True))
+        self._count("misses", len(part))
         self._own(part)
         yield from self._store(mine)
 
@@ -184,7 +190,7 @@ class Run:
         """Look at the owners of ``keys`` until one is done; returns the keys whose claims are over."""
         owners: Sequence[Owner | None] | None = None
         delay, begun = FIRST_POLL, boot_ns()
-        with (yield Listen(keys)):
+        with (yield Listen(keys)) as bell:
             while True:
                 owners = yield from self._try(Owners(keys, owners))
                 if owners is None:
@@ -194,7 +200,7 @@ class Run:
                 if over or self._alone:
                     return over
                 self._tell_long_wait(begun)
-                yield Wait(delay)
+                yield Wait(bell, delay)
                 delay = min(2 * delay, LAST_POLL)
 
     def _judge(self, keys: Sequence[Key], owners: Sequence[Owner | None]) -> list[Key]:
@@ -220,7 +226,7 @@ class Run:
         try:
             return (yield step)
         except StoreError as error:
-            self.counts["errors"] += 1
+            self._count("errors")
             self._lost = True
             if self.settings.strict:
                 raise
@@ -236,7 +242,7 @@ class Run:
         return self.call.pid != os.getpid()
 
     def _reject(self, number: int, cause: str, message: str) -> None:
-        self.counts["rejected"] += number
+        self._count("rejected", number)
         self.settings.reports.once(cause, f"not stored: {message}")
 
     def _tell_long_wait(self, begun: int) -> None:
@@ -254,12 +260,12 @@ class Run:
     def _accept(self, key: Key, entry: Entry, outcome: str) -> bool:
         """Take an entry as the result of ``key``, unless it cannot be decoded."""
         try:
-            self._computed[key] = self.settings.codec.decode(entry.value)
+            self._results[key] = self.settings.codec.decode(entry.value)
         except Exception as error:  # a user's codec may raise anything
-            self.counts["errors"] += 1
+            self._count("errors")
             self.settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
             return False
-        self._outcome[key] = outcome
+        self._count(outcome)
         return True
 
     def _accept_all(self, entries: Sequence[Entry]) -> bool:
@@ -269,8 +275,8 @@ class Run:
             values = [decode(entry[0]) for entry in entries]
         except Exception:
             return False  # one by one, to find out which
-        self._computed = dict(zip(self.plan.by_use, values, strict=True))
-        self._outcome = dict.fromkeys(self.plan.by_use, "hits")
+        self._results = dict(zip(self.plan.by_use, values, strict=True))
+        self._count("hits", len(values))
         return True
 
     def _encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
@@ -278,7 +284,7 @@ class Run:
         encode, wanted = self.settings.codec.encode, set(keys)
         order = [key for key in self.plan.by_use if key in wanted] if self.plan.has_duplicates else keys
         try:
-            return [(key, encode(self._computed[key])) for key in order]
+            return [(key, encode(self._results[key])) for key in order]
         except Exception:
             return self._encode_each(order)
 
@@ -287,14 +293,14 @@ class Run:
         entries = []
         for key in keys:
             try:
-                entries.append((key, self.settings.codec.encode(self._computed[key])))
+                entries.append((key, self.settings.codec.encode(self._results[key])))
             except Exception as error:  # a user's codec may raise anything
-                self._reject(1, f"codec: {type(self._computed[key]).__qualname__}", str(error))
+                self._reject(1, f"codec: {type(self._results[key]).__qualname__}", str(error))
         return entries
 
     def _own(self, part: Sequence[Key]) -> None:
         """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
-        values = [self._computed[key] for key in part]
+        values = [self._results[key] for key in part]
         kinds, identities = set(map(type, values)), set(map(id, values))
         if kinds <= IMMUTABLE:
             return
@@ -304,7 +310,7 @@ class Run:
         for key, value in zip(part, values, strict=True):
             if type(value) not in IMMUTABLE:
                 if id(value) in self._handed or is_borrowed(value):
-                    self._computed[key] = self._copy(value)
+                    self._results[key] = self._copy(value)
                 self._handed.add(id(value))
 
     def _copy(self, value: Any) -> Any:
@@ -315,7 +321,7 @@ class Run:
 
     def _merge(self) -> list[Any]:
         """The results in order of positions; each mutable one is an object of its own."""
-        results = merge(self.plan, self._computed)
+        results = merge(self.plan, self._results)
         if self.plan.has_duplicates:
             for position, key in enumerate(self.plan.keys):
                 if self.plan.first[key] != position and type(results[position]) not in IMMUTABLE:
@@ -335,83 +341,76 @@ class Run:
             self.call.holds = False
             self.settings.wakeups.wake(self.plan.first)
 
-    def _counted(self) -> Counter[str]:
+    def _count(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def _counted(self) -> dict[str, int]:
         """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
         distinct = len(self.plan.by_use)
-        self.counts.update(self._outcome.values())
-        self.counts["misses"] += distinct - len(self._outcome)
-        self.counts["hits"] += len(self.plan.keys) - distinct
+        if len(self._results) < distinct:
+            self._count("misses", distinct - len(self._results))
+        if len(self.plan.keys) > distinct:
+            self._count("hits", len(self.plan.keys) - distinct)
         return self.counts
 
 
 def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
     """Run the steps of a call in this thread; ``function`` is called with the items to compute."""
     error: BaseException | None = None
-    driver = _Driver(run, function)
+    steps = run.steps()
     try:
-        return driver.run()
+        return _advance(run, steps, function)
     except BaseException as raised:
         error = raised
         raise
     finally:
         run.end(error)
-        driver.close()
+        steps.close()  # leaves what the run was inside of
 
 
-class _Driver:
-    """Does what a run asks for, waiting in the calling thread."""
+def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Any]) -> list[Any]:
+    answer: Any = None
+    trouble: StoreError | None = None
+    while True:
+        try:
+            step = steps.throw(trouble) if trouble else steps.send(answer)
+        except StopIteration as done:
+            results: list[Any] = done.value
+            return results
+        answer, trouble = None, None
+        try:
+            answer = _perform(run, step, function)
+        except StoreError as error:
+            if isinstance(step, Compute):
+                raise  # the function's own, of another cache that it calls
+            trouble = error
 
-    def __init__(self, run: Run, function: Callable[[list[Any]], Any]) -> None:
-        self._call = run.call
-        self._store = run.settings.store
-        self._limit = run.settings.batch_size
-        self._wakeups = run.settings.wakeups
-        self._steps = run.steps()
-        self._function = function
-        self._bell = Event()
 
-    def run(self) -> list[Any]:
-        answer: Any = None
-        trouble: StoreError | None = None
-        while True:
-            try:
-                step = self._steps.throw(trouble) if trouble else self._steps.send(answer)
-            except StopIteration as done:
-                results: list[Any] = done.value
-                return results
-            answer, trouble = None, None
-            try:
-                answer = self._perform(step)
-            except StoreError as error:
-                if isinstance(step, Compute):
-                    raise
-                trouble = error
+def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:  # noqa: PLR0911  one for each kind
+    store = run.settings.store
+    match step:
+        case Read(keys):
+            return store.read(keys)
+        case Claim(keys):
+            return store.claim(run.call, keys, run.settings.batch_size)
+        case Compute(items):
+            with _calls.inside(run.call):
+                return function(items)
+        case Put(entries, drop, claim):
+            return store.put(run.call, entries, drop, claim, run.settings.batch_size)
+        case Delete(keys):
+            return store.delete(keys)
+        case Owners(keys, before):
+            return store.owners(keys, before)
+        case Listen(keys):
+            return _listen(run.settings.wakeups, keys)
+        case Wait(bell, seconds):
+            bell.wait(seconds)
+            return bell.clear()
 
-    def close(self) -> None:
-        """Leave what the run was inside of when an exception ended it."""
-        self._steps.close()
 
-    def _perform(self, step: Step) -> Any:  # noqa: PLR0911  one return for each kind of step
-        match step:
-            case Read(keys):
-                return self._store.read(keys)
-            case Claim(keys):
-                return self._store.claim(self._call, keys, self._limit)
-            case Compute(items):
-                with _calls.inside(self._call):
-                    return self._function(items)
-            case Put(entries, drop, claim):
-                return self._store.put(self._call, entries, drop, claim, self._limit)
-            case Delete(keys):
-                return self._store.delete(keys)
-            case Owners(keys, before):
-                return self._store.owners(keys, before)
-            case Listen(keys):
-                return self._listen(keys)
-            case Wait(seconds):
-                self._bell.wait(seconds)
-                return self._bell.clear()
-
-    def _listen(self, keys: Sequence[Key]) -> AbstractContextManager[None]:
-        self._bell.clear()
-        return self._wakeups.listen(keys, self._bell.set)
+@contextmanager
+def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Event]:
+    bell = Event()
+    with wakeups.listen(keys, bell.set):
+        yield bell

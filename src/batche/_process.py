@@ -23,8 +23,8 @@ def boot_ns() -> int:
 def boot_identity() -> int:
     """A number that tells one boot of this host from another; always the same where the platform cannot tell."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return int(file.read().replace("-", ""), 16) >> 65 | 1
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:  # text would import a codec: not fork-safe
+            return int(file.read().replace(b"-", b""), 16) >> 65 | 1
     except OSError:
         return 1
 

@@ -48,14 +48,15 @@ class Owners(NamedTuple):
 
 
 class Listen(NamedTuple):
-    """Have a bell that rings for keys; answered by a context manager."""
+    """Have a bell that rings for keys; answered by a context manager that gives the bell."""
 
     keys: Sequence[Key]
 
 
 class Wait(NamedTuple):
-    """Sleep until the bell rings, at most ``seconds``."""
+    """Sleep until the bell rings, at most ``seconds``. The bell is the driver's own."""
 
+    bell: Any
     seconds: float
 
 

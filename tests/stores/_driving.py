@@ -9,13 +9,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from random import Random
 from typing import Any, Final
 
 from batche import _calls
 from batche._types import MINE, Call, Key
 from batche.stores.base import Store
 from batche.stores.lmdb import LmdbStore, records, slots
-from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, HEAD_BYTES, SLOT
+from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, OVERHEAD_BYTES, SLOT
 
 NAMESPACE: Final = (1).to_bytes(8, "big")
 OTHER: Final = (2).to_bytes(8, "big")
@@ -93,7 +94,8 @@ class Model:
                 self.held.move_to_end(number)
         for number in missed if self.maxsize != 0 else ():
             self.held[number] = None
-        self._evict()
+        if missed:
+            self._evict()
         return missed
 
     def delete(self, numbers: Sequence[int]) -> int:
@@ -104,12 +106,53 @@ class Model:
 
     def clear(self) -> None:
         self.held.clear()
-        self.evicted = 0
 
     def _evict(self) -> None:
         while self.maxsize is not None and len(self.held) > self.maxsize:
             self.held.popitem(last=False)
             self.evicted += 1
+
+
+def random_steps(random: Random, maxsize: int, number: int) -> Iterator[tuple[str, list[int]]]:
+    """What callers may do to a store of about ``maxsize`` entries: mostly batches with duplicates and re-reads."""
+    universe = 2 * maxsize + 5
+    for _ in range(number):
+        kind = random.choices(["use", "large", "one", "delete", "clear", "relimit"], [60, 4, 30, 5, 0.3, 1])[0]
+        longest = {"use": max(3, maxsize // 3), "large": 2 * maxsize + 3, "delete": 4}.get(kind, 1)
+        batch = [random.randrange(universe) for _ in range(random.randrange(longest + 1))]
+        if kind == "one":
+            batch = [random.randrange(universe)]
+        if kind == "relimit":
+            batch = [random.choice([maxsize, maxsize, max(1, maxsize // 2), maxsize + 3, 0])]
+        yield kind if kind in {"delete", "clear", "relimit"} else "use", batch
+
+
+def take_step(store: LmdbStore, kind: str, batch: list[int]) -> object:
+    """Do it to a store; what it came to."""
+    match kind:
+        case "use":
+            return use(store, batch)
+        case "delete":
+            return store.delete(keys(dict.fromkeys(batch))) if batch else 0
+        case "clear":
+            store.clear(NAMESPACE)
+            return None
+        case _:
+            LmdbStore(store._opened.place.path, maxsize=batch[0]).read([key(10**6)])  # its first use states the limit
+            return None
+
+
+def take_model_step(model: Model, kind: str, batch: list[int]) -> object:
+    match kind:
+        case "use":
+            return model.use(batch)
+        case "delete":
+            return model.delete(batch)
+        case "clear":
+            return model.clear()
+        case _:
+            model.maxsize = batch[0]
+            return None
 
 
 def recount(store: LmdbStore) -> Counter[bytes]:
@@ -132,7 +175,7 @@ def recount(store: LmdbStore) -> Counter[bytes]:
         domain = store._upkeep.domain(name[:8])
         assert words[record.slot + slots.DOMAIN] == int.from_bytes(domain, "big")
         entries[domain] += 1
-        sizes[domain] += records.size_of(len(raw) - HEAD_BYTES)
+        sizes[domain] += records.size_of(len(raw) - OVERHEAD_BYTES)
     free = {records.unpack_index(name) for name in kinds.get(FREE, {})}
     assert not free & set(used), "a slot is both free and in use"
     assert all(words[slot] == slots.FREE for slot in free)

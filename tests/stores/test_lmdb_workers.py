@@ -157,7 +157,9 @@ def rows_of_a_family(theirs: Workers) -> tuple[Handle, Handle]:
     child = os.fork()
     if child == 0:
         inherited = theirs.begin()
-        os.write(send, f"{inherited.row} {inherited.word} {inherited.serial} {' '.join(map(str, inherited.token))}".encode())
+        os.write(
+            send, f"{inherited.row} {inherited.word} {inherited.serial} {' '.join(map(str, inherited.token))}".encode()
+        )
         os._exit(0)
     os.waitpid(child, 0)
     row, word, serial, *token = map(int, os.read(receive, 1000).split())

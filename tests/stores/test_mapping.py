@@ -82,7 +82,7 @@ def test_a_put_stores_drops_and_claims_in_one_step() -> None:
     store, owner, other = MappingStore(), call(), call()
     store.claim(owner, [key("a"), key("b")])
     stored = store.put(owner, [(key("a"), 1)], [key("b")], [key("c"), key("d")], 1)
-    assert (stored.kept, stored.claims) == ({key("a")}, [MINE])
+    assert (stored.kept, stored.claims) == (frozenset({key("a")}), [MINE])
     assert list(store.owners([key(name) for name in "abcd"])) == [None, None, Owner(owner.id, os.getpid()), None]
     assert list(store.claim(other, [key("b")])) == [MINE]
 

@@ -7,14 +7,16 @@ closing a second descriptor of a locked file would drop the locks of the first.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from batche._places import make_private_directory
+from batche._places import hold, make_private_directory, retried
 from batche._process import renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
@@ -104,15 +106,27 @@ def _prepare(path: Path, place: Path, make: Any, made: Path | None = None) -> No
     made = made or path / "format"
     if _is_file(made):
         return
-    from filelock import FileLock  # here: importing it makes forks by several threads at a time fail on Python 3.12
-
     try:
-        with FileLock(place / "making.lock", timeout=10, thread_local=False):
+        with _sole_maker(place):
             if not _is_file(made):
                 make_private_directory(path)
                 make()
     except OSError as error:
         raise error if isinstance(error, StoreError) else StoreError(str(path), f"cannot be made: {error}") from error
+
+
+@contextlib.contextmanager
+def _sole_maker(place: Path) -> Iterator[None]:
+    """Be the only one of all processes that makes something in ``place``. The caller holds the registry's lock.
+
+    Not a lock of `filelock`: its hooks have whoever takes one wait for a fork to end, which waits for the registry's
+    lock; and a child that is forked while another thread imports it waits for that import for ever.
+    """
+    descriptor = retried(str(place), lambda: hold(place / "making.lock", fcntl.LOCK_EX, create=True))
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_file(path: Path) -> bool:

@@ -11,7 +11,15 @@ from batche._types import Entry, Key
 from batche.stores.lmdb import totals
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import MOST_BYTES
-from batche.stores.lmdb.records import CHECKED, CLAIM, ENTRY, HEAD_BYTES, unpack_head
+from batche.stores.lmdb.records import (
+    CHECKSUM_BYTES,
+    CLAIM,
+    ENTRY,
+    HEAD_BYTES,
+    OVERHEAD_BYTES,
+    WHOLE,
+    unpack_head,
+)
 from batche.stores.lmdb.slots import Slots
 from batche.stores.lmdb.writing import namespace_of
 
@@ -45,9 +53,9 @@ class Missed(NamedTuple):
 def read_raw(keys: Sequence[Key], transaction: Transaction) -> Raw:
     """The records of the first of ``keys``: all of them, or as many as one transaction may hold."""
     epoch, get = totals.read_epoch(transaction, namespace_of(keys[0])), transaction.get
-    raws: list[bytes | None] = []
-    room = MOST_BYTES
-    for start in range(0, len(keys), PIECE):
+    raws = [get(ENTRY + key) for key in keys[:PIECE]]
+    room = MOST_BYTES - (sum(map(len, filter(None, raws))) if len(keys) > PIECE else 0)
+    for start in range(PIECE, len(keys) if room >= 0 else 0, PIECE):
         piece = [get(ENTRY + key) for key in keys[start : start + PIECE]]
         raws += piece
         room -= sum(map(len, filter(None, piece)))
@@ -69,24 +77,24 @@ def read_claims(keys: Sequence[Key], transaction: Transaction) -> tuple[int, lis
 def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) -> list[Entry | None]:
     """The entries in ``raws``, `None` for what is missing, damaged or of another epoch.
 
-    Each entry is noted as used at ``tick`` and its place in ``raws``; with a ``tick`` of 0 it is not. This is the
-    path of every hit: it does by hand what `records.unpack_record` does.
+    Each entry is noted as used at ``tick`` and its place in ``raws``: one plain store of 8 bytes, unless a later use
+    is noted already. With a ``tick`` of 0, which is earlier than any use, nothing is noted.
     """
-    words, known = slots.words, len(slots.words)
+    words = slots.words
+    known = len(words)
     entries: list[Entry | None] = []
     append = entries.append
     for moment, raw in enumerate(raws, tick):
-        if raw is None or len(raw) < HEAD_BYTES:
+        if raw is None or crc32(raw) != WHOLE or len(raw) < OVERHEAD_BYTES:
             append(None)
             continue
-        checksum, slot, _, stored, written = unpack_head(raw)
-        if written != epoch or crc32(raw[CHECKED:]) != checksum:
+        slot, _, stored, written = unpack_head(raw)
+        if written != epoch:
             append(None)
             continue
         if slot >= known:
             words = slots.refresh()
             known = len(words)
-        if tick and words[slot] < moment:
-            words[slot] = moment
-        append(_new_entry((raw[HEAD_BYTES:], stored)))
+        words[slot] = max(words[slot], moment)
+        append(_new_entry((raw[HEAD_BYTES:-CHECKSUM_BYTES], stored)))
     return entries

@@ -2,7 +2,7 @@
 
 | key | record |
 | --- | --- |
-| ``e`` + key | an entry: checksum, slot, generation, time, epoch, then the encoded result |
+| ``e`` + key | an entry: slot, generation, time, epoch, the encoded result, and a checksum |
 | ``c`` + key | a claim: the call that holds it |
 | ``s`` + slot | the key whose entry has the slot |
 | ``f`` + slot | nothing: the slot is free |
@@ -32,14 +32,16 @@ NAMESPACE: Final = b"n"
 LANE: Final = b"l"
 GLOBAL: Final = b"g"
 
+_HEAD: Final = struct.Struct("<IQqI")
 _CHECKSUM: Final = struct.Struct("<I")
-_HEAD: Final = struct.Struct("<IIQqI")
-_TAIL_OF_HEAD: Final = struct.Struct("<IQqI")
-HEAD_BYTES: Final = _HEAD.size
-CHECKED: Final = _CHECKSUM.size
-"""Where the part of a record begins that its checksum covers."""
 unpack_head: Final = _HEAD.unpack_from
-"""(checksum, slot, generation, stored, epoch) of an entry's bytes."""
+"""(slot, generation, stored, epoch) of an entry's bytes."""
+HEAD_BYTES: Final = _HEAD.size
+CHECKSUM_BYTES: Final = _CHECKSUM.size
+OVERHEAD_BYTES: Final = HEAD_BYTES + CHECKSUM_BYTES
+"""What an entry has beside its value."""
+WHOLE: Final = crc32(_CHECKSUM.pack(crc32(b"")))
+"""The checksum of any bytes that end with their own checksum, which is how a whole entry is told."""
 _CLAIM: Final = struct.Struct("<IIQQQQQIIB")
 _CALL_PART: Final = struct.calcsize("<IIQQQQQI")
 _DOMAIN: Final = struct.Struct("<QQQqqB")
@@ -69,29 +71,27 @@ class Record(NamedTuple):
 def pack_records(
     slots: Sequence[int], generation: int, stored: int, epoch: int, values: Iterable[bytes]
 ) -> list[bytes]:
-    """The bytes of entries whose generations follow one another; a checksum over all that follows comes first."""
-    pack, checksum = _TAIL_OF_HEAD.pack, _CHECKSUM.pack
-    rests = [
+    """The bytes of entries whose generations follow one another; a checksum of all that comes last."""
+    pack, checksum = _HEAD.pack, _CHECKSUM.pack
+    bodies = [
         pack(slot, number, stored, epoch) + value
         for slot, number, value in zip(slots, range(generation, generation + len(slots)), values, strict=True)
     ]
-    return [checksum(crc32(rest)) + rest for rest in rests]
+    return [body + checksum(crc32(body)) for body in bodies]
 
 
 def unpack_record(raw: bytes) -> Record | None:
     """What `pack_records` wrote; `None` where the bytes are anything else."""
-    if len(raw) < HEAD_BYTES:
+    if len(raw) < OVERHEAD_BYTES or crc32(raw) != WHOLE:
         return None
-    checksum, slot, generation, stored, epoch = unpack_head(raw)
-    if crc32(raw[CHECKED:]) != checksum:
-        return None
-    return Record(slot, generation, stored, epoch, raw[HEAD_BYTES:])
+    slot, generation, stored, epoch = unpack_head(raw)
+    return Record(slot, generation, stored, epoch, raw[HEAD_BYTES:-CHECKSUM_BYTES])
 
 
 @lru_cache(maxsize=4096)
 def size_of(value_bytes: int) -> int:
     """The bytes an entry takes up, its key, slot and index included, for a result of ``value_bytes``."""
-    record = HEAD_BYTES + value_bytes
+    record = OVERHEAD_BYTES + value_bytes
     node = NODE_BYTES + 1 + KEY_BYTES + record
     if node > LARGEST_NODE:
         pages = -(-(record + 16) // PAGE_BYTES)
@@ -181,4 +181,4 @@ def pack_slot(slot: int) -> bytes:
 
 def slot_of(raw: bytes) -> int | None:
     """The slot that an entry's bytes name, right or wrong; `None` where they are too few."""
-    return int(unpack_head(raw)[1]) if len(raw) >= HEAD_BYTES else None
+    return int(unpack_head(raw)[0]) if len(raw) >= HEAD_BYTES else None

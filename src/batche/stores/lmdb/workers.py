@@ -207,11 +207,11 @@ def pid_namespace() -> int:
         return 0
 
 
-def _stat_fields(path: str) -> list[str] | None:
+def _stat_fields(path: str) -> list[bytes] | None:
     """The fields of a ``/proc`` stat file after the command's name, which may hold anything."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        with open(path, "rb") as file:  # text would import a codec, and a fork meanwhile hang
+            return file.read().rpartition(b")")[2].split()
     except OSError:
         return None
 
@@ -232,11 +232,11 @@ def is_exiting(pid: int, started: int) -> bool:
     return _exits(fields) and all(map(_exits, _tasks(pid)))
 
 
-def _exits(fields: list[str]) -> bool:
+def _exits(fields: list[bytes]) -> bool:
     return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
-def _tasks(pid: int) -> Iterator[list[str]]:
+def _tasks(pid: int) -> Iterator[list[bytes]]:
     """The stat fields of each task of a process that is still there."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")

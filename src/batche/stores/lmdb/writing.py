@@ -78,7 +78,7 @@ class Writing:
     def _removed(self, raw: bytes, slot: int | None) -> None:
         """Count an entry out. A damaged one cannot tell its slot, which stays out of use."""
         self.entries -= 1
-        self.bytes -= records.size_of(len(raw) - records.HEAD_BYTES)
+        self.bytes -= records.size_of(len(raw) - records.OVERHEAD_BYTES)
         if slot is not None:
             self.slots.outdate(slot)
             self._freed.append(slot)
