@@ -69,16 +69,18 @@ def ask_all(question: Question, peers: Sequence[str], paths: Paths, seed: int) -
     order = random.Random(seed)
     answers: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     with ExitStack() as stack:
-        asks = (
-            {}
-            if question.fresh
-            else {peer: stack.enter_context(filled_worker(peer, question, paths)) for peer in peers}
-        )
+        asks = _lasting(question, peers, paths, stack)
         for number in range(1, question.rounds + 1):
             for peer in order.sample(peers, len(peers)):
                 ask = asks.get(peer)
                 answers[peer].append(_measure(ask, question, number) if ask else _measure_fresh(peer, question, paths))
     return Answer(question, {peer: _outcome(answers[peer]) for peer in peers})
+
+
+def _lasting(question: Question, peers: Sequence[str], paths: Paths, stack: ExitStack) -> dict[str, Ask]:
+    """The processes that last for all rounds: none where each round has its own."""
+    lasting = [] if question.fresh else peers
+    return {peer: stack.enter_context(filled_worker(peer, question, paths)) for peer in lasting}
 
 
 def _measure_fresh(peer: str, question: Question, paths: Paths) -> dict[str, Any]:

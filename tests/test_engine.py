@@ -646,7 +646,8 @@ def test_functions_that_need_each_other_do_not_wait_in_a_circle(
                 return upper(items)
             inside.deep = True
             both.wait()  # each holds its own claim, and now wants the other's
-            return other()(items)
+            results: list[str] = other()(items)
+            return results
 
         return compute
 

@@ -9,6 +9,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from batche import _binding, _places
@@ -18,7 +19,7 @@ from batche._names import adopt_program
 from batche._namespace import Declared, declare, is_importable
 from batche._plan import Plan, split
 from batche._reports import Reports
-from batche._signature import BatchSignature, not_called_message
+from batche._signature import BatchSignature, Bound, not_called_message
 from batche._types import CacheInfo, Key
 from batche.codecs import Codec
 from batche.codecs import codec as codec_of
@@ -71,13 +72,16 @@ class CachedFunction(Generic[P, R]):
         if not items:
             return []  # type: ignore[return-value]  # the answer is always a list
 
-        def compute(missing: list[Any]) -> Any:
-            its_args, its_kwargs = bound.call(missing)
-            return self.__wrapped__(*its_args, **its_kwargs)
-
         use = self._bound()
-        plan = split(items, use.keyer.scope(bound.arguments).keys(items))
-        return drive(Run(use.settings, plan), compute)  # type: ignore[return-value]  # the answer is always a list
+        run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
+        results = run.recall()
+        if results is None:
+            results = drive(run, partial(self._compute, bound))
+        return results  # type: ignore[return-value]  # the answer is always a list
+
+    def _compute(self, bound: Bound, items: list[Any]) -> Any:
+        args, kwargs = bound.call(items)
+        return self.__wrapped__(*args, **kwargs)
 
     def _bound(self) -> _binding.Bound:
         use = self._use
@@ -197,7 +201,7 @@ class BoundCachedFunction:
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.__func__, name)
         if name in ("cache_contains", "cache_invalidate"):
-            return functools.partial(attribute, self.__self__)
+            return partial(attribute, self.__self__)
         return attribute
 
     def __repr__(self) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Event
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from batche import _calls
 from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
@@ -50,6 +51,11 @@ class Settings:
     reports: Reports
     batch_size: int | None = None
     strict: bool = False
+    nobody: Call = field(init=False)
+    """A call that never holds anything: calls that only hit are counted in its name."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nobody", Call((0, 0), 0, self.namespace))
 
 
 class Run:
@@ -65,13 +71,31 @@ class Run:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
         self.plan = plan
-        self.call: Call = _calls.new_call(settings.namespace)
         self.counts: dict[str, int] = {}
+        self._found: Sequence[Entry | None] | None = None
         self._results: dict[Key, Any] = {}
-        self._unclaimed: list[Key] = []
-        self._lost = False  # the store is of no use to the rest of this call
+
+    @cached_property
+    def call(self) -> Call:
+        """What the claims of this run name."""
+        return _calls.new_call(self.settings.namespace)
+
+    def recall(self) -> list[Any] | None:
+        """The results where every item has an entry, which takes no step; `None` where `steps` are to be run."""
+        try:
+            found = self.settings.store.read(self.plan.by_use)
+        except StoreError:
+            return None  # the steps meet it again, and tell
+        if not self._accept_all(found):
+            self._found = found
+            return None
+        self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
+        return self._merge()
 
     def _prepare(self) -> None:
+        self.call.holds = False  # there from here on: a fork's copy of this run must tell that it is one
+        self._lost = False  # whether the store is of no use to the rest of this call
+        self._unclaimed: list[Key] = []
         self._mine, self._alone, self._taken = [], [], {}
         self._strikes, self._handed = Counter(), set()
 
@@ -79,17 +103,15 @@ class Run:
 
     def steps(self) -> Steps:
         """Answer every position of the plan; returns the list of results."""
+        self._prepare()
         yield from self._look_up()
-        if self._unclaimed:
-            yield from self._fill()
+        yield from self._fill()
         return self._merge()
 
     def _look_up(self) -> Steps:
-        entries = yield from self._try(Read(self.plan.by_use))
+        entries = self._found if self._found is not None else (yield from self._try(Read(self.plan.by_use)))
         if entries is None:
             self._unclaimed = list(self.plan.first)
-            return
-        if all(entries) and self._accept_all(entries):
             return
         missing, unreadable = set(), []
         for key, entry in zip(self.plan.by_use, entries, strict=True):
@@ -103,7 +125,6 @@ class Run:
         self._unclaimed = self.plan.in_order(missing)
 
     def _fill(self) -> Steps:
-        self._prepare()
         while True:
             if self._unclaimed and not self._mine:
                 yield from self._claim()
@@ -268,15 +289,16 @@ class Run:
         self._count(outcome)
         return True
 
-    def _accept_all(self, entries: Sequence[Entry]) -> bool:
-        """The same for all keys at once, where each has an entry: the path of a call that only hits."""
+    def _accept_all(self, entries: Sequence[Entry | None]) -> bool:
+        """The same for all keys at once; `False` unless each has an entry that can be decoded."""
+        if not all(entries):
+            return False
         decode = self.settings.codec.decode
         try:
-            values = [decode(entry[0]) for entry in entries]
+            values = [decode(entry[0]) for entry in cast("Sequence[Entry]", entries)]
         except Exception:
             return False  # one by one, to find out which
         self._results = dict(zip(self.plan.by_use, values, strict=True))
-        self._count("hits", len(values))
         return True
 
     def _encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
@@ -333,13 +355,16 @@ class Run:
         if self._inherited:
             return
         abandoned = error is not None and not isinstance(error, Exception)
-        try:
-            self.settings.store.release(self.call, abandoned=abandoned, counts=self._counted())
-        except StoreError as trouble:  # a store that breaks its promise must not break the function
-            self._tell(trouble)
+        self._release(self.call, self._counted(), abandoned=abandoned)
         if self.call.holds:
             self.call.holds = False
             self.settings.wakeups.wake(self.plan.first)
+
+    def _release(self, call: Call, counts: Mapping[str, int], *, abandoned: bool = False) -> None:
+        try:
+            self.settings.store.release(call, abandoned=abandoned, counts=counts)
+        except StoreError as trouble:  # a store that breaks its promise must not break the function
+            self._tell(trouble)
 
     def _count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batche.stores.lmdb.writing import claimed_keys
 from tests.processes._tools import Scene
-from tests.processes.programs.scenes import Behaviour, function
+from tests.processes.programs.scenes import Behaviour, call, function, invalidate
 
 
 def stay_inside(scene: Scene, behaviour: Behaviour) -> None:
@@ -30,3 +30,11 @@ def claims(scene: Scene, behaviour: Behaviour) -> int:
     """The number of claims that are written down, whatever they are worth."""
     environment = function(scene, behaviour).store._opened.lmdb
     return environment.read(lambda transaction: len(claimed_keys(transaction, 1_000_000)))
+
+
+def store_another(scene: Scene, behaviour: Behaviour) -> int:
+    """Be a writer once more; the number of claims that are written down after that."""
+    number = claims(scene, behaviour)
+    call(scene, behaviour, [number])
+    invalidate(scene, behaviour, [number])
+    return claims(scene, behaviour)

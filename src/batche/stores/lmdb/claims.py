@@ -7,6 +7,7 @@ down; it is overwritten by whoever claims the key next, and swept by the next wr
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,6 +24,9 @@ from batche.stores.lmdb.writing import claimed_keys
 MOST_SWEPT: Final = 1024
 """Claims that one transaction looks at; the next writer goes on."""
 
+MOURNING: Final = 1.0
+"""Seconds that a claim of the dead stays for its waiters to see: who then takes over is waited for on."""
+
 
 class Claims:
     """The claims of one environment."""
@@ -30,6 +34,7 @@ class Claims:
     def __init__(self, opened: OpenEnvironment) -> None:
         self._workers = opened.workers
         self._slots = opened.slots
+        self._died: dict[Handle, float] = {}  # who was first found dead when, as long as its claims are left
 
     def begin(self, call: Call) -> None:
         """Write ``call`` down among the running ones, once."""
@@ -111,17 +116,28 @@ class Claims:
 
     def sweep(self, transaction: Transaction) -> None:
         """Remove the claims that are over, where a call has left some."""
+        if self._died and time.monotonic() > max(self._died.values()) + MOURNING:
+            self.suspect()  # what was left for the waiters then may go now
         ended = self._slots.to_sweep()
         if ended is None:
             return
         found = claimed_keys(transaction, MOST_SWEPT)
-        known: dict[Handle, State] = {}
-        for key, raw in found:
-            claimed = unpack_claim(raw)
-            if claimed is None or self.judge(raw, claimed.epoch, known)[0] is not State.RUNNING:
-                transaction.delete(CLAIM + key)
+        self._remove_what_is_over(transaction, found)
         if len(found) < MOST_SWEPT:
             self._slots.swept(ended)
+
+    def _remove_what_is_over(self, transaction: Transaction, found: Sequence[tuple[Key, bytes]]) -> None:
+        """Remove claims that have ended, and those of the dead once their waiters had the time to see who died."""
+        before, self._died = self._died, {}
+        known: dict[Handle, State] = {}
+        now = time.monotonic()
+        for key, raw in found:
+            claimed = unpack_claim(raw)
+            state = State.ENDED if claimed is None else self.judge(raw, claimed.epoch, known)[0]
+            if claimed is not None and state is State.DEAD and now - before.get(claimed.handle, now) <= MOURNING:
+                self._died[claimed.handle] = before.get(claimed.handle, now)
+            elif state is not State.RUNNING:
+                transaction.delete(CLAIM + key)
 
     def suspect(self) -> None:
         """Have the next writer sweep: somebody died."""

@@ -19,6 +19,11 @@ from batche.stores.lmdb.writing import Writing
 
 _MOST_HUNTS: Final = 3
 """Transactions in a row that may find no victim before one looks for them itself, with the writer's turn."""
+_BYTES_A_KEY: Final = 24 * 4096
+"""A key that is stored and one that is evicted each dirty a page, whose room comes back two transactions later: a store
+that holds no more than this for each key of a transaction would have a file of many times its bytes."""
+_LEAST_KEYS: Final = 16
+"""Keys of one transaction in the smallest store."""
 
 
 class Putting:
@@ -100,7 +105,8 @@ class Putting:
 
     def _next_part(self) -> list[tuple[Key, Any]]:
         """As many of the remaining entries as one transaction and the store may hold."""
-        part = self._entries[self._stored : self._stored + MOST_KEYS]
+        most = min(MOST_KEYS, max(_LEAST_KEYS, self.most_bytes // _BYTES_A_KEY))
+        part = self._entries[self._stored : self._stored + most]
         room = min(MOST_BYTES, self.most_bytes)
         if self._largest * len(part) <= room:
             return part

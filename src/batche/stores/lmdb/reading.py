@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -28,14 +28,6 @@ PIECE: Final = 64
 _new_entry: Final = partial(tuple.__new__, Entry)
 
 
-class Raw(NamedTuple):
-    """What one transaction read: its number, the namespace's epoch, and the records as they are written."""
-
-    snapshot: int
-    epoch: int
-    records: list[bytes | None]
-
-
 class Missed(NamedTuple):
     """Keys that had no entry as of the transaction ``snapshot``."""
 
@@ -50,18 +42,25 @@ class Missed(NamedTuple):
         return transaction.id() == self.snapshot + 1 and self.keys.issuperset(keys)
 
 
-def read_raw(keys: Sequence[Key], transaction: Transaction) -> Raw:
-    """The records of the first of ``keys``: all of them, or as many as one transaction may hold."""
-    epoch, get = totals.read_epoch(transaction, namespace_of(keys[0])), transaction.get
+def read_raw(keys: Sequence[Key], transaction: Transaction) -> tuple[int, int, list[bytes | None]]:
+    """The transaction's number, the epoch, and the records of the first of ``keys``.
+
+    Of all of them, or of as many as one transaction may hold.
+    """
+    get = transaction.get
+    epoch = totals.read_epoch(transaction, namespace_of(keys[0]))
     raws = [get(ENTRY + key) for key in keys[:PIECE]]
-    room = MOST_BYTES - (sum(map(len, filter(None, raws))) if len(keys) > PIECE else 0)
-    for start in range(PIECE, len(keys) if room >= 0 else 0, PIECE):
-        piece = [get(ENTRY + key) for key in keys[start : start + PIECE]]
+    if len(keys) > PIECE:
+        _read_on(keys, get, raws)
+    return transaction.id(), epoch, raws
+
+
+def _read_on(keys: Sequence[Key], get: Callable[[bytes], bytes | None], raws: list[bytes | None]) -> None:
+    room = MOST_BYTES - sum(map(len, filter(None, raws)))
+    while room > 0 and len(raws) < len(keys):
+        piece = [get(ENTRY + key) for key in keys[len(raws) : len(raws) + PIECE]]
         raws += piece
         room -= sum(map(len, filter(None, piece)))
-        if room < 0:
-            break
-    return Raw(transaction.id(), epoch, raws)
 
 
 def missed(snapshot: int, keys: Sequence[Key], entries: Sequence[Entry | None]) -> Missed:

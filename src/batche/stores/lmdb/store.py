@@ -112,9 +112,9 @@ class LmdbStore:
         while len(entries) < len(keys):
             done = len(entries)
             part = keys[done : done + MOST_KEYS] if done or len(keys) > MOST_KEYS else keys
-            raw = self._opened.lmdb.read(partial(reading.read_raw, part))
-            snapshot = raw.snapshot if snapshot is None else snapshot
-            entries += reading.unpack(raw.records, raw.epoch, slots, tick + done if use else 0)
+            number, epoch, raws = self._opened.lmdb.read(partial(reading.read_raw, part))
+            snapshot = number if snapshot is None else snapshot
+            entries += reading.unpack(raws, epoch, slots, tick + done if use else 0)
         if snapshot is not None and not all(entries):
             self._missed = reading.missed(snapshot, keys, entries)
         return entries

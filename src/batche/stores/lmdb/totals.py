@@ -35,7 +35,8 @@ def read_totals(transaction: Transaction, namespace: bytes) -> Totals:
 
 def read_epoch(transaction: Transaction, namespace: bytes) -> int:
     raw = transaction.get(NAMESPACE + namespace)
-    return int(EPOCH.unpack_from(raw)[0]) if raw is not None else 0
+    epoch: int = EPOCH.unpack_from(raw)[0] if raw is not None else 0
+    return epoch
 
 
 def write_totals(transaction: Transaction, namespace: bytes, totals: Totals) -> None:

@@ -132,8 +132,9 @@ class Upkeep:
     def _find_dead(self) -> list[Lane]:
         """The lanes of processes that died. Their claims are swept by the next writer."""
         self._looked = time.monotonic()
-        alive = self._opened.workers.alive
-        dead = [lane for lane in self._opened.lanes.all() if not alive(lane.row, lane.token)]
+        alive, lanes = self._opened.workers.alive, self._opened.lanes
+        tokens = {lane.token for lane in lanes.all() if not alive(lane.row, lane.token)}
+        dead = [lane for lane in lanes.all() if lane.token in tokens]  # read anew: they counted until they died
         if dead:
             self._claims.suspect()
         return dead
