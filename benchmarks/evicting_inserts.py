@@ -22,7 +22,7 @@ def questions(sizes: Sizes) -> list[Question]:
             limited=True,
             batch=sizes.batch,
             batches=5,
-            rounds=max(3, sizes.rounds // 2),
+            rounds=max(2, sizes.rounds // 2),
             targets=TARGETS,
         )
         for kind in ("lists", "arrays")

@@ -8,6 +8,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 OURS: Final = "batche"
 """The peer that the others are compared with."""
+DIGITS: Final = 4
+"""Of a ratio, behind the point."""
 
 
 class Sizes(NamedTuple):
@@ -84,14 +86,14 @@ class Answer(NamedTuple):
     def verdicts(self) -> list[tuple[Target, float, str]]:
         """Each target whose peer was measured, with the ratio and what it comes to."""
         found = [(target, self.ratios(target.peer)) for target in self.question.targets]
-        return [(target, ratio.median, _verdict(target, ratio.median)) for target, ratio in found if ratio]
+        rounded = [(target, round(ratio.median, DIGITS)) for target, ratio in found if ratio]
+        return [(target, ratio, _verdict(target, ratio)) for target, ratio in rounded]
 
     def as_json(self) -> dict[str, Any]:
         return {
             **self.question._asdict(),
             "targets": [
-                {**target._asdict(), "ratio": round(ratio, 4), "verdict": verdict}
-                for target, ratio, verdict in self.verdicts()
+                {**target._asdict(), "ratio": ratio, "verdict": verdict} for target, ratio, verdict in self.verdicts()
             ],
             "peers": {name: self._peer_as_json(name) for name in self.outcomes},
         }
@@ -103,7 +105,7 @@ class Answer(NamedTuple):
             "right": outcome.right,
             "entries": outcome.entries,
             "ns_per_item": _rounded(spread(outcome.nanoseconds), 1),
-            "ratio_of_batche": _rounded(ratios, 4) if ratios else None,
+            "ratio_of_batche": _rounded(ratios, DIGITS) if ratios else None,
             "rounds": [round(number, 1) for number in outcome.nanoseconds],
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -47,13 +48,9 @@ def _same_array(one: Any, other: Any) -> bool:
     return isinstance(one, np.ndarray) and one.dtype == other.dtype and np.array_equal(one, other)
 
 
-def _read_array(data: bytes) -> Any:
-    return np.frombuffer(data, np.float32)
-
-
 KINDS: Final = {
     "lists": Kind(_floats, msgpack.packb, msgpack.unpackb, _same_list),
-    "arrays": Kind(_array, np.ndarray.tobytes, _read_array, _same_array),
+    "arrays": Kind(_array, np.ndarray.tobytes, partial(np.frombuffer, dtype=np.float32), _same_array),
 }
 DESCRIBED: Final = {"lists": f"lists of {LIST_LENGTH} floats", "arrays": f"arrays of {ARRAY_LENGTH} float32"}
 

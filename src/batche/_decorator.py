@@ -9,13 +9,14 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from batche import _binding, _places
 from batche._capacity import limits
 from batche._engine import Run, drive
-from batche._names import adopt_program
+from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._plan import Plan, split
 from batche._reports import Reports
@@ -156,7 +157,8 @@ class CachedFunction(Generic[P, R]):
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.__module__ not in _MAIN and is_importable(self.__wrapped__, self):
             return self.__qualname__
-        return _restore, (self._reference, self._options, self._settled(), getattr(self, "__qualname__", ""))
+        qualname = getattr(self, "__qualname__", "")  # a partial or a callable object has none
+        return _restore, (self._reference, self._options, self._settled(), qualname, program_name())
 
     def _settled(self) -> Declared:
         """The namespace that a copy made from this one's configuration shall share."""
@@ -193,6 +195,9 @@ class BoundCachedFunction:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (self.__self__, self.__func__.__name__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BoundCachedFunction:
+        return BoundCachedFunction(self.__func__, deepcopy(self.__self__, memo))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the cached function on the instance."""
@@ -370,7 +375,8 @@ def _restore(
     owner = known() if known is not None else None
     if owner is not None:
         return owner
-    adopt_program(program)
+    if getattr(reference, "__module__", None) in _MAIN:
+        adopt_program(program)
     if isinstance(reference, types.FunctionType):
         reference.__qualname__ = qualname
     return CachedFunction(reference, options, declared)

@@ -27,7 +27,7 @@ from batche._demo_progress import Progress
 from batche._demo_texts import Text, gather
 from batche.errors import BatcheException
 
-TEXTS, QUICK_TEXTS = 2_500, 250
+TEXTS, QUICK_TEXTS = 2_000, 250
 BATCH, STEP = 64, 32
 """A batch begins `STEP` texts after the one before it, so each text of a worker is in two batches."""
 SHARE = 0.8

@@ -101,7 +101,7 @@ def run(program: Path, *arguments: str) -> str:
         env={**os.environ, "PYTHONPATH": source},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

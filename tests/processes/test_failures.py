@@ -82,7 +82,8 @@ def test_nobody_queues_for_results_that_cannot_be_stored(tmp_path: Path) -> None
         counted = cast.actor().run(info, scene, unstorable)
     assert answers == ["lock"] * 17
     assert most_calls_of_one_thread(scene) == 1
-    assert (counted.misses, counted.currsize, counted.rejected) == (17, 0, 17)
+    assert (counted.misses, counted.currsize) == (17, 0)
+    assert 1 < counted.rejected <= 17  # who computes without a claim does not try to store
 
 
 @pytest.mark.parametrize("maxsize", [0, 1])

@@ -71,11 +71,11 @@ def test_processes_that_write_at_once_keep_the_limit_and_leak_no_slot(tmp_path: 
 def test_a_writer_killed_at_any_moment_leaves_a_store_that_adds_up(tmp_path: Path) -> None:
     """Killed eight times amid evicting writes; the next writers mend what it left, and no slot is lost or shared."""
     path = tmp_path / "s"
+    store = LmdbStore(path)
     for round_ in range(8):
         with server(make_store, path, 50) as other:
             other.do(use_all, round_, 1 + round_, 50)
             other.start(use_all, 100 + round_, 10**6, 50)
-            store = LmdbStore(path)
             commits = store._opened.slots.commits
             while store._opened.slots.commits - commits < 20 + 7 * round_:
                 os.sched_yield()

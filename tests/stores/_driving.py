@@ -136,10 +136,9 @@ def take_step(store: LmdbStore, kind: str, batch: list[int]) -> object:
             return store.delete(keys(dict.fromkeys(batch))) if batch else 0
         case "clear":
             store.clear(NAMESPACE)
-            return None
         case _:
             LmdbStore(store._opened.place.path, maxsize=batch[0]).read([key(10**6)])  # its first use states the limit
-            return None
+    return None
 
 
 def take_model_step(model: Model, kind: str, batch: list[int]) -> object:
@@ -149,10 +148,10 @@ def take_model_step(model: Model, kind: str, batch: list[int]) -> object:
         case "delete":
             return model.delete(batch)
         case "clear":
-            return model.clear()
+            model.clear()
         case _:
             model.maxsize = batch[0]
-            return None
+    return None
 
 
 def recount(store: LmdbStore) -> Counter[bytes]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +91,7 @@ def between_threshold_and_scan(candidates: Candidates, action: Callable[[], obje
     try:
         candidates.refill()
     finally:
-        del candidates._threshold  # type: ignore[method-assign]  # the class's own again
+        del candidates._threshold  # the class's own again
 
 
 def test_a_scan_finds_victims_though_those_below_its_threshold_were_used(table: Slots) -> None:
@@ -128,9 +130,8 @@ def test_removal_between_scan_and_write_leaves_the_counts_right(tmp_path: Path) 
 
     call = new_call()
     assert claim(store, call, [3]) == [3]
-    victims.refill = refill  # type: ignore[method-assign]  # orders the two writers
-    rival_once = iter([refill])
-    victims.refill = lambda: next(rival_once, scan)()  # type: ignore[method-assign]  # only the first scan
+    refills = iter([refill])
+    victims.refill = lambda: next(refills, scan)()  # type: ignore[method-assign]  # noqa: PLW0108  one for each call
     store.put(call, [(key(3), value(3))])
     store.release(call)
     assert contents(store, range(5)) == {3}
@@ -242,17 +243,17 @@ def most_evicted_at_once(store: LmdbStore, action: Callable[[], object]) -> int:
     evictions = [store.stats(NAMESPACE).evictions]
     write = store._opened.lmdb.write
 
-    def noted(*arguments: object, **options: object) -> object:
-        result = write(*arguments, **options)  # type: ignore[arg-type]  # passed on as it came
+    def noted(*arguments: Any, **options: Any) -> Any:
+        result: Any = write(*arguments, **options)
         evictions.append(store.stats(NAMESPACE).evictions)
         return result
 
-    store._opened.lmdb.write = noted  # type: ignore[assignment,method-assign]  # looks after each transaction
+    store._opened.lmdb.write = noted  # type: ignore[method-assign]  # looks after each transaction
     try:
         action()
     finally:
-        del store._opened.lmdb.write  # type: ignore[method-assign]  # the class's own again
-    return max(after - before for before, after in zip(evictions, evictions[1:], strict=False))
+        del store._opened.lmdb.write  # the class's own again
+    return max(after - before for before, after in pairwise(evictions))
 
 
 def test_limits_of_one_function_evict_only_its_entries(tmp_path: Path) -> None:

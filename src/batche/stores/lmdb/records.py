@@ -54,10 +54,11 @@ NODE_BYTES: Final = 10
 PAGE_BYTES: Final = 4096
 LARGEST_NODE: Final = 2030
 """Records that would make a larger node go to pages of their own."""
+TWO_IN_A_PAGE: Final = 1360
 FEW_IN_A_PAGE: Final = 1020
 SOME_IN_A_PAGE: Final = 340
-"""Of nodes over a quarter or a twelfth of a page few fit in one, and in random order it is seldom full: measured, files
-grew to 2.4 times the bytes of entries of 1 KB, so these are counted larger than they are."""
+"""Of nodes over a third, a quarter or a twelfth of a page few fit in one, and in random order it is seldom full: files
+grew to 2.4 times the bytes of entries of 1 KB (measured), so these are counted larger than they are."""
 SLOT_BYTES: Final = 24 + NODE_BYTES + 1 + _INDEX.size + KEY_BYTES
 """The slot's words and the record that maps it to its key."""
 
@@ -100,6 +101,8 @@ def size_of(value_bytes: int) -> int:
     if node > LARGEST_NODE:
         pages = -(-(record + 16) // PAGE_BYTES)
         node = NODE_BYTES + 1 + KEY_BYTES + 8 + pages * PAGE_BYTES
+    elif node > TWO_IN_A_PAGE:
+        node = LARGEST_NODE
     elif node > FEW_IN_A_PAGE:
         node += (LARGEST_NODE - node) // 2
     elif node > SOME_IN_A_PAGE:

@@ -237,8 +237,8 @@ class LmdbStore:
     # ---- telling ----
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
+        domain = self._read_domain(namespace)  # joins, so that counts kept in this process until then are told
         counts = totals.count_all(self._opened, namespace)
-        domain = self._read_domain(namespace)
         return CacheInfo(
             maxsize=None if domain.maxsize < 0 else domain.maxsize,
             currsize=domain.entries,

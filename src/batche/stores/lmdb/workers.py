@@ -13,6 +13,7 @@ import itertools
 import os
 import struct
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Workers:
     def __init__(self, directory: Path) -> None:
         self._words = Words(directory / "workers").view
         self._lock_file = os.open(directory / "workers.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._close_file = weakref.finalize(self, os.close, self._lock_file)
+        self._close_file.atexit = False
         self._directory = directory
         self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
         self._reset()
@@ -183,9 +186,7 @@ class Workers:
             for row in self._rows:
                 self._words[row * ROW_WORDS] = self._words[row * ROW_WORDS + 1] = 0
             self._reset()
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
-                self._lock_file = -1
+            self._close_file()
 
 
 def _pack_flock(row: int) -> bytes:
