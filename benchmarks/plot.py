@@ -11,7 +11,7 @@ from benchmarks.questions import OURS
 
 LEFT: Final = 130
 WIDTH: Final = 520
-RIGHT: Final = 130
+RIGHT: Final = 170
 BAR: Final = 16
 GAP: Final = 4
 HEADING: Final = 34

@@ -740,3 +740,20 @@ def test_a_cause_is_told_once_by_many_threads(executor: ThreadPoolExecutor, capl
     list(executor.map(tell, range(THREADS)))
     reports.once("net", "is down")
     assert [record.getMessage() for record in caplog.records] == ["upper: is full", "upper: is down"]
+
+
+def test_what_was_waited_for_in_vain_is_computed_in_first_seen_order() -> None:
+    steps = Stepping(run_of("abc"))
+    steps.answer(Read(keys("abc")), [None] * 3)
+    steps.answer(Claim(keys("abc")), [someone(1), someone(2), someone(3)])
+    steps.answer(Listen(keys("abc")), nullcontext(BELL))
+    owners = [someone(4, took_over=True), someone(2), someone(3)]  # "a" goes to the end of what is waited for
+    steps.answer(Owners(keys("abc"), None), owners)
+    steps.answer(Wait(BELL, _engine.FIRST_POLL))
+    steps.answer(Owners(keys("abc"), owners), [*owners[:2], None])
+    steps.answer(Read(keys("c")), [entry("C")])
+    steps.answer(Listen(keys("ba")), nullcontext(BELL))
+    steps.answer(Owners(keys("ba"), None), [None, None])
+    steps.answer(Read(keys("ba")), [None, None])
+    steps.answer(Claim(keys("ab")), [MINE, MINE])
+    assert steps.step == Compute(["a", "b"])

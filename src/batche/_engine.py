@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Event
@@ -182,8 +182,6 @@ class Run:
 
     def _store(self, mine: list[Key]) -> Steps:
         """Store what was computed under a claim, and claim the next part in the same step."""
-        if not (mine or self._unclaimed):
-            return
         if not mine and not self._unclaimed:
             return
         entries = self._encode(mine)
@@ -366,6 +364,13 @@ class Run:
         except StoreError as trouble:  # a store that breaks its promise must not break the function
             self._tell(trouble)
 
+    def let_go(self) -> None:
+        """Release the claims that are held still, because a signal handler raised in the midst of `end`."""
+        if (self.call.holds or self.call.handle is not None) and not self._inherited:
+            with suppress(StoreError):  # told by `end`
+                self.settings.store.release(self.call, abandoned=True)
+            self.call.holds = False
+
     def _count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
@@ -389,8 +394,11 @@ def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
         error = raised
         raise
     finally:
-        run.end(error)
-        steps.close()  # leaves what the run was inside of
+        try:
+            run.end(error)
+            steps.close()  # leaves what the run was inside of
+        finally:
+            run.let_go()
 
 
 def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Any]) -> list[Any]:

@@ -108,7 +108,7 @@ def run(program: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-IN_MAIN = '''
+IN_MAIN = """
 import os, sys
 from batche import cache_batch_variable
 
@@ -119,8 +119,10 @@ def computed_by(numbers):
 def result(first, theirs):
     shared = theirs[:1] == first and computed_by([2]) == theirs[1:] and theirs[1] != os.getpid()
     print(shared, computed_by.cache_info().misses, computed_by.cache_info().hits)
-'''
-POOL = IN_MAIN + '''
+"""
+POOL = (
+    IN_MAIN
+    + """
 if __name__ == "__main__":
     import multiprocessing
     first = computed_by([1])
@@ -129,8 +131,11 @@ if __name__ == "__main__":
         pool.close()
         pool.join()
     result(first, theirs)
-'''
-LOKY = IN_MAIN + '''
+"""
+)
+LOKY = (
+    IN_MAIN
+    + """
 if __name__ == "__main__":
     from loky import get_reusable_executor
     first = computed_by([1])
@@ -138,7 +143,8 @@ if __name__ == "__main__":
     theirs = executor.submit(computed_by, [1, 2]).result()
     executor.shutdown(wait=True)
     result(first, theirs)
-'''
+"""
+)
 
 
 @pytest.mark.parametrize("method", METHODS)

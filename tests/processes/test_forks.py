@@ -60,7 +60,7 @@ def test_children_and_grandchildren_of_a_process_that_used_the_cache_use_it(tmp_
 def test_workers_of_a_pool_share_the_cache_with_who_started_it(tmp_path: Path, method: str, workers: object) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:
-        parent = cast.actor()
+        parent = cast.actor("spawn")  # because a fork of a process that has a fork server cannot have one
         parent.run(call, scene, plain, [0])
         assert parent.run(workers, scene, method) == [[10 * (n % 5), 10 * (n % 7)] for n in range(20)]
         counted = parent.run(info, scene, plain)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,25 @@ def test_a_use_nested_in_a_transaction_of_its_own_thread_is_refused(tmp_path: Pa
     with pytest.raises(StoreError):
         lmdb.write(lambda transaction: use(store, [2]), after=lambda _: None)
     assert use(store, [1, 2]) == [2]
+
+
+class Door(dict[int, None]):
+    """Who is inside; right after each look somebody knocks, who will be sent away."""
+
+    def keys(self) -> Any:
+        seen = dict.fromkeys(super().__iter__()).keys()
+        self[-1] = None
+        return seen
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.keys())
+
+
+def test_who_knocks_after_the_look_does_not_make_a_fork_unclean() -> None:
+    gate = ForkGate()
+    gate._inside = Door()
+    gate.close()
+    assert gate._clean
 
 
 def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:

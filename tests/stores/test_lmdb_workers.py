@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 from batche.stores.lmdb import workers
 from batche.stores.lmdb.workers import FIRST_CALL, ROW_WORDS, Handle, State, Workers, is_exiting
 from tests.stores._driving import server
+
+SYS_CLONE = 56
+CLONE_FILES = 0x400
 
 
 def make_workers(directory: Path) -> Workers:
@@ -177,6 +181,32 @@ def test_a_forked_child_has_a_row_and_a_token_of_its_own(table: Path) -> None:
 
 
 # ---- what the kernel says ----
+
+
+def share_files(theirs: Workers) -> tuple[Handle, int]:
+    """Begin a call, and make a process that shares the table of descriptors, and so the lock of the row."""
+    handle = theirs.begin()
+    holder = int(ctypes.CDLL(None).syscall(SYS_CLONE, CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0))
+    while holder == 0:
+        signal.pause()
+    return handle, holder
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="a system call by its number")
+def test_a_killed_owner_is_dead_though_its_lock_is_held_for_longer(table: Path) -> None:
+    """As the kernel holds it while it takes a large process apart."""
+    mine = Workers(table)
+    with server(make_workers, table) as other:
+        handle, holder = other.do(share_files)
+        assert mine.state(handle) is State.RUNNING
+        os.kill(other.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            assert mine._is_locked(handle.row)
+            assert mine.state(handle) is State.DEAD
+        finally:
+            os.kill(holder, signal.SIGKILL)
+            other.kill()
 
 
 def started(pid: int) -> int:

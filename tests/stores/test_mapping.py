@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import OrderedDict
 from multiprocessing.connection import Connection
 
@@ -236,16 +237,30 @@ def _look(store: MappingStore, answers: Connection) -> None:
     answers.send((values(store, [key("kept")]), store.claim(mine, [key("taken")])[0] is MINE))
 
 
+def _hold(store: MappingStore, held: threading.Event, leave: threading.Event) -> None:
+    with store._lock:
+        held.set()
+        leave.wait(30)
+
+
 def test_a_forked_child_has_the_entries_and_none_of_its_parents_claims() -> None:
     store, owner = MappingStore(), call()
     store_all(store, {key("kept"): 1})
     store.claim(owner, [key("taken")])
     receiver, sender = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("fork")
-    with store._lock:  # as if another thread were inside at the fork
-        child = context.Process(target=_look, args=(store, sender))
-        child.start()
-    assert receiver.poll(30)
-    assert receiver.recv() == ([1], True)
+    child = context.Process(target=_look, args=(store, sender))
+    held, leave = threading.Event(), threading.Event()
+    holder = threading.Thread(target=_hold, args=(store, held, leave))
+    holder.start()
+    assert held.wait(30)
+    child.start()  # another thread is inside of the store meanwhile
+    leave.set()
+    holder.join()
+    answered = receiver.poll(30)
+    if not answered:
+        child.kill()
     child.join()
+    assert answered
+    assert receiver.recv() == ([1], True)
     assert list(store.owners([key("taken")])) == [Owner(owner.id, os.getpid())]

@@ -6,8 +6,6 @@ one, however it was started. All of them write down each item they compute, and 
 
 from __future__ import annotations
 
-import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -17,13 +15,16 @@ from batche import CacheInfo, cache_batch_variable
 from tests.processes._tools import Scene, until
 
 Behaviour = Callable[[Scene, list[Any]], "list[Any] | None"]
-_serial = itertools.count(1)
+_functions: dict[tuple[Scene, Behaviour], Any] = {}
 
 
-@functools.cache
 def function(scene: Scene, behaviour: Behaviour) -> Any:
-    """The cached function of a scene that behaves so, in this process."""
+    """The cached function of a scene that behaves so: one in a process, without a lock that a fork could find taken."""
+    found = _functions.get((scene, behaviour))
+    return found or _functions.setdefault((scene, behaviour), _made(scene, behaviour))
 
+
+def _made(scene: Scene, behaviour: Behaviour) -> Any:
     def compute(items: list[Any]) -> list[Any]:
         scene.journal().note(*items)
         answer = behaviour(scene, items)

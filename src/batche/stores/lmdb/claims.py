@@ -43,9 +43,10 @@ class Claims:
 
     def end(self, call: Call, *, abandoned: bool) -> None:
         """End ``call``: one 8-byte store ends every claim it still holds."""
-        handle, call.handle = call.handle, None
+        handle = call.handle
         if handle is not None:
             self._workers.end(handle, abandoned=abandoned)
+            call.handle = None  # only now: whatever interrupts this, it can be done again
             if call.holds:
                 self._slots.ended(random_word())
 

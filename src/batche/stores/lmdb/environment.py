@@ -151,13 +151,12 @@ class Environment:
         """Run ``body`` in a read transaction. Waits for no writer."""
         env = self._env if self._env is not None and not self._broken else self._handle()
         try:
-            with GATE, env.begin() as transaction:
-                return body(transaction)
+            return _read(env, body)
         except lmdb.ReadersFullError:
             with self._errors(), GATE:
                 env.reader_check()
-            with self._errors(), GATE, env.begin() as transaction:
-                return body(transaction)
+            with self._errors():
+                return _read(env, body)
         except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
             raise self._trouble(error) from error
 
@@ -167,28 +166,33 @@ class Environment:
         ``after`` is called with what it returned once that is committed, and before another writer's turn.
         """
         env = self._handle()
-        with self._errors(), self._my_turn(patience):
-            with GATE, env.begin(write=True) as transaction:
-                result = body(transaction)
-            after(result)
-            return result
-
-    @contextmanager
-    def _my_turn(self, patience: float) -> Iterator[None]:
-        """Be the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
-        if _is_mine(turn):
-            raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
-        deadline = time.monotonic() + patience
-        try:
-            if not turn.acquire(timeout=patience):
-                raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")
-            self._lock_gate_file(deadline, patience)
-            yield
-        finally:
+        with self._errors():
             if _is_mine(turn):
-                fcntl.lockf(self._gate_file, fcntl.LOCK_UN)
-                turn.release()
+                raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
+            try:
+                try:
+                    self._take(turn, patience)
+                    result = _write(env, body)
+                    after(result)
+                    return result
+                finally:
+                    self._give_back(turn)
+            finally:
+                self._give_back(turn)  # again, because a signal handler may have raised in the midst of it
+
+    def _take(self, turn: Any, patience: float) -> None:
+        """Become the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
+        deadline = time.monotonic() + patience
+        if not turn.acquire(timeout=patience):
+            raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")
+        self._lock_gate_file(deadline, patience)
+
+    def _give_back(self, turn: Any) -> None:
+        """Let the next one write, if this thread is the writer."""
+        if _is_mine(turn):
+            fcntl.lockf(self._gate_file, fcntl.LOCK_UN)
+            turn.release()
 
     def _lock_gate_file(self, deadline: float, patience: float) -> None:
         """Take the lock that stands in front of LMDB's own, whose wait can neither end nor be interrupted."""
@@ -217,6 +221,24 @@ class Environment:
             if nobody_inside and self._env is not None:
                 self._env.close()
                 self._env = None
+
+
+def _read(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
+    with GATE:
+        try:
+            with env.begin() as transaction:
+                return body(transaction)
+        finally:
+            GATE.leave()
+
+
+def _write(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
+    with GATE:
+        try:
+            with env.begin(write=True) as transaction:
+                return body(transaction)
+        finally:
+            GATE.leave()
 
 
 def _is_mine(turn: Any) -> bool:

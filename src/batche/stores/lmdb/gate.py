@@ -64,6 +64,10 @@ class ForkGate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """What the end of ``with`` does. Called inside of it as well: a signal handler may raise in one of the two."""
         self._inside.pop(get_ident(), None)
 
     def _wait_for_fork(self, thread: int) -> None:

@@ -10,20 +10,25 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from batche._capacity import default_max_bytes
 from batche._places import hold, make_private_directory, retried
 from batche._process import renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, environment, slots, workers
 from batche.stores.lmdb.environment import Environment
+from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.gate import BOUND
 
+_FRESH: Final = 1.0
+"""Seconds for which what is free on the file system is taken to be the same."""
 _Inode = tuple[int, int]
 
 
@@ -88,6 +93,15 @@ class OpenEnvironment:
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
         self.wakeups = Wakeups()
+        self._default_limit = (float("-inf"), 0)
+
+    def default_limit(self) -> int:
+        """The most bytes of a domain that nobody stated a limit for; looked up again after a second."""
+        looked, limit = self._default_limit
+        if time.monotonic() - looked > _FRESH:
+            limit = max(default_max_bytes(self.path), LEAST_BYTES)
+            self._default_limit = (time.monotonic(), limit)
+        return limit
 
 
 def open_place(path: Path) -> Place:

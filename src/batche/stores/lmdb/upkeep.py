@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from batche._capacity import default_max_bytes
 from batche._process import boot_identity
 from batche._types import NAMESPACE_BYTES
 from batche.stores.lmdb import totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import PATIENCE, StoreBusyError, Transaction
-from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.writing import Writing
@@ -98,7 +96,7 @@ class Upkeep:
         if namespace in self._joined and self._opened.lanes.has(namespace):
             return
         workers = self._opened.workers
-        fallback = max(default_max_bytes(self._opened.path), LEAST_BYTES)
+        fallback = self._opened.default_limit()
         boot, row = boot_identity(), workers.row()
 
         def body(writing: Writing) -> None:

@@ -118,7 +118,7 @@ class Workers:
 
     def end(self, handle: Handle, *, abandoned: bool = False) -> None:
         """End a call and so all its claims. Of a call that another process began (a fork's copy) it ends nothing."""
-        if handle.token == self.token:
+        if handle.token == self.token and self._words[handle.word] == handle.serial:  # the second time does nothing
             self._words[handle.word] = handle.serial | ABANDONED if abandoned else 0
             self._free.append(handle.word)
 
