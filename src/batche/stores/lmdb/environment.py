@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ import lmdb
 from batche._process import renew_after_fork
 from batche.errors import StoreError
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
+from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import allocate
 
 FORMAT: Final = 1
@@ -67,8 +66,7 @@ class Environment:
         self.durable = durable
         self._env: lmdb.Environment | None = None
         self._broken = ""
-        self._gate_file = os.open(path / "gate", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        weakref.finalize(self, os.close, self._gate_file).atexit = False
+        self._gate_file = LockFile(path / "gate")
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
         renew_after_fork(self)
@@ -191,7 +189,7 @@ class Environment:
     def _give_back(self, turn: Any) -> None:
         """Let the next one write, if this thread is the writer."""
         if _is_mine(turn):
-            fcntl.lockf(self._gate_file, fcntl.LOCK_UN)
+            fcntl.lockf(self._gate_file.descriptor, fcntl.LOCK_UN)
             turn.release()
 
     def _lock_gate_file(self, deadline: float, patience: float) -> None:
@@ -199,7 +197,7 @@ class Environment:
         delay = _FIRST_TRY
         while True:
             try:
-                fcntl.lockf(self._gate_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._gate_file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > deadline:

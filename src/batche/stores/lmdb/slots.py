@@ -52,7 +52,7 @@ class Slots:
 
     def tick(self) -> int:
         """The moment of a use, in nanoseconds: the boot-time clock plus the table's offset, same in all processes."""
-        return boot_ns() + self._table.view[_OFFSET]
+        return (boot_ns() + self._table.view[_OFFSET]) & _MASK
 
     def set_clock(self, boot: int) -> None:
         """At the first open after a boot, let ticks go on from the later of the wall clock and the last tick.
@@ -62,7 +62,7 @@ class Slots:
         words = self._table.view
         if words[_BOOT] != boot:
             last = max((tick for _, ticks, _ in self.chunks() for tick in ticks if tick != FREE), default=0)
-            words[_OFFSET] = max(time.time_ns(), last + 1) - boot_ns()
+            words[_OFFSET] = (max(time.time_ns(), last + 1) - boot_ns()) & _MASK
             words[_BOOT] = boot
 
     def fill(self, slots: Sequence[int], tick: int, generation: int, domain: int) -> None:

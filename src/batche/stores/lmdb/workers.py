@@ -13,7 +13,6 @@ import itertools
 import os
 import struct
 import sys
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Final
 
 from batche._process import random_word, renew_after_fork
 from batche.errors import StoreError
+from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import WORD, Words, allocate
 
 ROWS: Final = 1024
@@ -63,9 +63,7 @@ class Workers:
 
     def __init__(self, directory: Path) -> None:
         self._words = Words(directory / "workers").view
-        self._lock_file = os.open(directory / "workers.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self._close_file = weakref.finalize(self, os.close, self._lock_file)
-        self._close_file.atexit = False
+        self._locks = LockFile(directory / "workers.lock")
         self._directory = directory
         self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
         self._reset()
@@ -133,7 +131,7 @@ class Workers:
 
     def _lock(self, row: int) -> bool:
         try:
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
+            fcntl.lockf(self._locks.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
         except OSError:
             return False
         return True
@@ -172,7 +170,7 @@ class Workers:
 
     def _is_locked(self, row: int) -> bool:
         ask = _pack_flock(row)
-        return _lock_type(fcntl.fcntl(self._lock_file, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
+        return _lock_type(fcntl.fcntl(self._locks.descriptor, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
 
     def _is_exiting(self, row: int) -> bool:
         """Whether the kernel is taking the process apart: its lock may take half a second to drop, by its memory."""
@@ -186,7 +184,7 @@ class Workers:
             for row in self._rows:
                 self._words[row * ROW_WORDS] = self._words[row * ROW_WORDS + 1] = 0
             self._reset()
-            self._close_file()
+            self._locks.close()
 
 
 def _pack_flock(row: int) -> bytes:

@@ -1,0 +1,56 @@
+"""A file whose bytes are locked by `fcntl.lockf`, opened once for each use and closed when nobody holds it.
+
+Closing any descriptor of a file drops all locks that the process has on that file. So of several descriptors of one
+file none is closed while another is in use; what is left of a race stays open, which costs a descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+from batche._process import renew_after_fork
+
+_Inode = tuple[int, int]
+
+
+class _Open:
+    """How many descriptors of each file are in use."""
+
+    def __init__(self) -> None:
+        self.files: Counter[_Inode] = Counter()
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = RLock()  # re-entrant: a file may be collected at any point
+
+
+_OPEN: Final = _Open()
+
+
+class LockFile:
+    """An open file. ``descriptor`` is for `fcntl.lockf` and its probes; `close` may be called twice."""
+
+    def __init__(self, path: Path) -> None:
+        with _OPEN.lock:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            status = os.fstat(self.descriptor)
+            inode = (status.st_dev, status.st_ino)
+            _OPEN.files[inode] += 1
+        self.close = weakref.finalize(self, _let_go, self.descriptor, inode)
+        self.close.atexit = False  # the kernel does it
+
+
+def _let_go(descriptor: int, inode: _Inode) -> None:
+    with _OPEN.lock:
+        _OPEN.files[inode] -= 1
+        if _OPEN.files[inode] <= 0:
+            del _OPEN.files[inode]
+            with suppress(OSError):  # somebody closed it for us
+                os.close(descriptor)
