@@ -15,9 +15,11 @@ import pytest
 
 from batche import ResultLengthError, StoreError, _calls, _engine, cache_batch_variable
 from batche._binding import Copies, wakeups_of
-from batche._engine import Run, Settings, drive
+from batche._drive import drive
+from batche._engine import Run
 from batche._plan import split
 from batche._reports import Reports
+from batche._settings import Settings
 from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Wait
 from batche._types import MINE, Call, Entry, Owner, Stored
 from batche.stores.base import Answer
@@ -95,7 +97,7 @@ class Stepping:
 
 
 def outcomes(run: Run) -> dict[str, int]:
-    return {name: number for name, number in run._counted().items() if number}
+    return {name: number for name, number in run.results.counted().items() if number}
 
 
 # ---- step by step ----

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batche import _places, _runtime
-from batche._engine import Settings
 from batche._keys import Keyer
 from batche._namespace import Namespace
 from batche._ownership import IMMUTABLE
 from batche._reports import Reports
+from batche._settings import Settings
 from batche._wakeups import Wakeups
 from batche.codecs import Codec
 from batche.errors import CodecError, SignatureError, StoreError

@@ -15,7 +15,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from batche import _binding, _places
 from batche._capacity import limits
-from batche._engine import Run, drive
+from batche._drive import drive
+from batche._engine import Run
 from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._plan import Plan, split

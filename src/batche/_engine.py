@@ -1,4 +1,4 @@
-"""The algorithm, written once, and the driver that runs it for a sync function.
+"""The algorithm, written once: how a call comes by the results of its items.
 
 `Run.steps` is a generator that yields what it needs done and is sent what came of it; it does no I/O itself.
 It claims a part, computes it, stores it and claims the next in one step, and waits only once nothing unclaimed
@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
-from threading import Event
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from batche import _calls
-from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
-from batche._plan import Plan, merge
+from batche._plan import Plan
 from batche._process import boot_ns
-from batche._reports import Reports
+from batche._results import Results
+from batche._settings import Settings
 from batche._signature import results_of
 from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait
 from batche._types import MINE, Call, Entry, Key, Owner, Stored
-from batche._wakeups import Wakeups
-from batche.codecs import Codec
 from batche.errors import StoreError
-from batche.stores.base import Answer, Store
+from batche.stores.base import Answer
 
 FIRST_POLL: Final = 0.0005
 """Seconds until a waiter first looks again."""
@@ -39,25 +35,6 @@ PATIENCE: Final = 2
 """How many owners of one key may end without an entry before a waiter computes it without waiting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is the same for every call of one decorated function in this process."""
-
-    function: str
-    namespace: bytes
-    store: Store
-    codec: Codec
-    wakeups: Wakeups
-    reports: Reports
-    batch_size: int | None = None
-    strict: bool = False
-    nobody: Call = field(init=False)
-    """A call that never holds anything: calls that only hit are counted in its name."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "nobody", Call((0, 0), 0, self.namespace))
-
-
 class Run:
     """One call under way: what it found, what it owns, what others own."""
 
@@ -66,14 +43,12 @@ class Run:
     _alone: list[Key]  # to be computed without a claim
     _taken: dict[Key, Owner]
     _strikes: Counter[Key]
-    _handed: set[int]  # the ids of results that may be changed by who got them
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
         self.plan = plan
-        self.counts: dict[str, int] = {}
+        self.results = Results(settings, plan)
         self._found: Sequence[Entry | None] | None = None
-        self._results: dict[Key, Any] = {}
 
     @cached_property
     def call(self) -> Call:
@@ -86,18 +61,18 @@ class Run:
             found = self.settings.store.read(self.plan.by_use)
         except StoreError:
             return None  # the steps meet it again, and tell
-        if not self._accept_all(found):
+        if not self.results.accept_all(found):
             self._found = found
             return None
         self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
-        return self._merge()
+        return self.results.merge()
 
     def _prepare(self) -> None:
         self.call.holds = False  # there from here on: a fork's copy of this run must tell that it is one
         self._lost = False  # whether the store is of no use to the rest of this call
         self._unclaimed: list[Key] = []
         self._mine, self._alone, self._taken = [], [], {}
-        self._strikes, self._handed = Counter(), set()
+        self._strikes = Counter()
 
     # ---- the algorithm ----
 
@@ -106,7 +81,7 @@ class Run:
         self._prepare()
         yield from self._look_up()
         yield from self._fill()
-        return self._merge()
+        return self.results.merge()
 
     def _look_up(self) -> Steps:
         entries = self._found if self._found is not None else (yield from self._try(Read(self.plan.by_use)))
@@ -117,7 +92,7 @@ class Run:
         for key, entry in zip(self.plan.by_use, entries, strict=True):
             if entry is None:
                 missing.add(key)
-            elif not self._accept(key, entry, "hits"):
+            elif not self.results.accept(key, entry, "hits"):
                 unreadable.append(key)
         if unreadable:
             yield from self._try(Delete(unreadable))
@@ -152,7 +127,7 @@ class Run:
                 self._mine.append(key)
             elif isinstance(answer, Owner):
                 self._leave_to(key, answer, youngest)
-            elif not self._accept(key, answer, "waits" if key in self._strikes else "hits"):
+            elif not self.results.accept(key, answer, "waits" if key in self._strikes else "hits"):
                 self._alone.append(key)
         self.call.holds = bool(self._mine)
 
@@ -168,9 +143,7 @@ class Run:
         mine, self._mine = self._mine, []
         result = yield Compute(self.plan.items_of(part))
         results = results_of(result, len(part), self.settings.function)
-        self._results.update(zip(part, results, strict=True))
-        self._count("misses", len(part))
-        self._own(part)
+        self.results.add(part, results)
         yield from self._store(mine)
 
     def _next_part(self) -> list[Key]:
@@ -184,13 +157,15 @@ class Run:
         """Store what was computed under a claim, and claim the next part in the same step."""
         if not mine and not self._unclaimed:
             return
-        entries = self._encode(mine)
+        entries = self.results.encode(mine)
         kept = {key for key, _ in entries} if len(entries) < len(mine) else mine
         drop = [key for key in mine if key not in kept] if kept is not mine else []
         stored: Stored | None = yield from self._try(Put(entries, drop, self._unclaimed))
         self.settings.wakeups.wake(mine)
         if stored is not None and stored.too_large:
-            self._reject(len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it")
+            self.results.reject(
+                len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it"
+            )
         self._sort(stored.claims if stored is not None else None)
 
     def _wait(self) -> Steps:
@@ -201,7 +176,7 @@ class Run:
             return
         entries = yield from self._try(Read(over))
         for key, entry in zip(over, entries or [None] * len(over), strict=True):
-            if entry is None or not self._accept(key, entry, "waits"):
+            if entry is None or not self.results.accept(key, entry, "waits"):
                 self._unclaimed.append(key)
         self._unclaimed = self.plan.in_order(set(self._unclaimed))
 
@@ -245,7 +220,7 @@ class Run:
         try:
             return (yield step)
         except StoreError as error:
-            self._count("errors")
+            self.results.count("errors")
             self._lost = True
             if self.settings.strict:
                 raise
@@ -260,10 +235,6 @@ class Run:
         """Whether this is a fork's copy of a call that its parent is making."""
         return self.call.pid != os.getpid()
 
-    def _reject(self, number: int, cause: str, message: str) -> None:
-        self._count("rejected", number)
-        self.settings.reports.once(cause, f"not stored: {message}")
-
     def _tell_long_wait(self, begun: int) -> None:
         waited = (boot_ns() - begun) / 1e9
         if waited > LONG_WAIT:
@@ -274,86 +245,14 @@ class Run:
                 f"waiting {waited:.0f} s for process {owner.pid}, which has been computing for {age:.0f} s",
             )
 
-    # ---- values ----
-
-    def _accept(self, key: Key, entry: Entry, outcome: str) -> bool:
-        """Take an entry as the result of ``key``, unless it cannot be decoded."""
-        try:
-            self._results[key] = self.settings.codec.decode(entry.value)
-        except Exception as error:  # a user's codec may raise anything
-            self._count("errors")
-            self.settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
-            return False
-        self._count(outcome)
-        return True
-
-    def _accept_all(self, entries: Sequence[Entry | None]) -> bool:
-        """The same for all keys at once; `False` unless each has an entry that can be decoded."""
-        if not all(entries):
-            return False
-        decode = self.settings.codec.decode
-        try:
-            values = [decode(entry[0]) for entry in cast("Sequence[Entry]", entries)]
-        except Exception:
-            return False  # one by one, to find out which
-        self._results = dict(zip(self.plan.by_use, values, strict=True))
-        return True
-
-    def _encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
-        """The entries of computed ``keys`` in order of use, without those that no codec takes."""
-        encode, wanted = self.settings.codec.encode, set(keys)
-        order = [key for key in self.plan.by_use if key in wanted] if self.plan.has_duplicates else keys
-        try:
-            return [(key, encode(self._results[key])) for key in order]
-        except Exception:
-            return self._encode_each(order)
-
-    def _encode_each(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
-        """The same where some result is one that no codec takes."""
-        entries = []
-        for key in keys:
-            try:
-                entries.append((key, self.settings.codec.encode(self._results[key])))
-            except Exception as error:  # a user's codec may raise anything
-                self._reject(1, f"codec: {type(self._results[key]).__qualname__}", str(error))
-        return entries
-
-    def _own(self, part: Sequence[Key]) -> None:
-        """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
-        values = [self._results[key] for key in part]
-        kinds, identities = set(map(type, values)), set(map(id, values))
-        if kinds <= IMMUTABLE:
-            return
-        if kinds <= BUILTIN and len(identities) == len(values) and identities.isdisjoint(self._handed):
-            self._handed |= identities
-            return
-        for key, value in zip(part, values, strict=True):
-            if type(value) not in IMMUTABLE:
-                if id(value) in self._handed or is_borrowed(value):
-                    self._results[key] = self._copy(value)
-                self._handed.add(id(value))
-
-    def _copy(self, value: Any) -> Any:
-        try:
-            return self.settings.codec.decode(self.settings.codec.encode(value))
-        except Exception:
-            return value  # it cannot be copied, so positions share it, as they would without a cache
-
-    def _merge(self) -> list[Any]:
-        """The results in order of positions; each mutable one is an object of its own."""
-        results = merge(self.plan, self._results)
-        if self.plan.has_duplicates:
-            for position, key in enumerate(self.plan.keys):
-                if self.plan.first[key] != position and type(results[position]) not in IMMUTABLE:
-                    results[position] = self._copy(results[position])
-        return results
+    # ---- the end ----
 
     def end(self, error: BaseException | None) -> None:
         """Give up every claim and count every position. Never waits, never raises; a fork's copy does nothing."""
         if self._inherited:
             return
         abandoned = error is not None and not isinstance(error, Exception)
-        self._release(self.call, self._counted(), abandoned=abandoned)
+        self._release(self.call, self.results.counted(), abandoned=abandoned)
         if self.call.holds:
             self.call.holds = False
             self.settings.wakeups.wake(self.plan.first)
@@ -370,80 +269,3 @@ class Run:
             with suppress(StoreError):  # told by `end`
                 self.settings.store.release(self.call, abandoned=True)
             self.call.holds = False
-
-    def _count(self, name: str, number: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + number
-
-    def _counted(self) -> dict[str, int]:
-        """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
-        distinct = len(self.plan.by_use)
-        if len(self._results) < distinct:
-            self._count("misses", distinct - len(self._results))
-        if len(self.plan.keys) > distinct:
-            self._count("hits", len(self.plan.keys) - distinct)
-        return self.counts
-
-
-def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
-    """Run the steps of a call in this thread; ``function`` is called with the items to compute."""
-    error: BaseException | None = None
-    steps = run.steps()
-    try:
-        return _advance(run, steps, function)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        try:
-            run.end(error)
-            steps.close()  # leaves what the run was inside of
-        finally:
-            run.let_go()
-
-
-def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Any]) -> list[Any]:
-    answer: Any = None
-    trouble: StoreError | None = None
-    while True:
-        try:
-            step = steps.throw(trouble) if trouble else steps.send(answer)
-        except StopIteration as done:
-            results: list[Any] = done.value
-            return results
-        answer, trouble = None, None
-        try:
-            answer = _perform(run, step, function)
-        except StoreError as error:
-            if isinstance(step, Compute):
-                raise  # the function's own, of another cache that it calls
-            trouble = error
-
-
-def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:  # noqa: PLR0911  one for each kind
-    store = run.settings.store
-    match step:
-        case Read(keys):
-            return store.read(keys)
-        case Claim(keys):
-            return store.claim(run.call, keys, run.settings.batch_size)
-        case Compute(items):
-            with _calls.inside(run.call):
-                return function(items)
-        case Put(entries, drop, claim):
-            return store.put(run.call, entries, drop, claim, run.settings.batch_size)
-        case Delete(keys):
-            return store.delete(keys)
-        case Owners(keys, before):
-            return store.owners(keys, before)
-        case Listen(keys):
-            return _listen(run.settings.wakeups, keys)
-        case Wait(bell, seconds):
-            bell.wait(seconds)
-            return bell.clear()
-
-
-@contextmanager
-def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Event]:
-    bell = Event()
-    with wakeups.listen(keys, bell.set):
-        yield bell

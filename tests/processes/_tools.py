@@ -7,7 +7,6 @@ one makes, and every wait ends with an error after `LONGEST` seconds.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import itertools
 import multiprocessing
 import os
@@ -227,14 +226,14 @@ def _perform(orders: Connection, sending: Any, number: int, function: Callable[.
     me = os.getpid()
     try:
         answer = function(*arguments)
-    except BaseException as raised:  # noqa: BLE001  whatever it is, the test that asked shall see it
+    except BaseException as raised:
         error = raised
     if os.getpid() != me:
         os._exit(99)  # a fork that came back up to here must not answer for its parent
     with sending:
         try:
             orders.send((number, answer, error))
-        except Exception as unsendable:  # noqa: BLE001  the same
+        except Exception as unsendable:
             orders.send((number, None, RuntimeError(f"{error or answer!r}: {unsendable}")))
 
 
@@ -243,7 +242,6 @@ def fork(work: Callable[[], int | None]) -> int:
     pid = os.fork()
     if pid == 0:
         status = 98
-        faulthandler.dump_traceback_later(0.8 * LONGEST, exit=True)  # so that a child that hangs says where
         try:
             status = work() or 0
         finally:

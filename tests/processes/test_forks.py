@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_children_and_grandchildren_of_a_process_that_used_the_cache_use_it(tmp_
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("workers", [forks.in_pool, forks.in_executor])
-def test_workers_of_a_pool_share_the_cache_with_who_started_it(tmp_path: Path, method: str, workers: object) -> None:
+def test_workers_of_a_pool_share_the_cache_with_who_started_it(tmp_path: Path, method: str, workers: Any) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:
         parent = cast.actor("spawn")  # because a fork of a process that has a fork server cannot have one

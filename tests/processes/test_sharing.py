@@ -68,7 +68,20 @@ def test_workers_of_pytest_xdist_have_caches_of_their_own(tmp_path: Path) -> Non
         "TEST_DIRECTORY": str(tmp_path),
         "PYTEST_ADDOPTS": "",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-n2", "-p", "no:randomly", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n2",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout

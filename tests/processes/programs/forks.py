@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from tests.processes._tools import Scene, exit_status, fork
@@ -36,7 +37,7 @@ def under_load(scene: Scene) -> list[int]:
     statuses = []
     for number in range(FORKS):
         before = list(passes)
-        statuses.append(exit_status(fork(lambda number=number: _use(scene, [0, 1, 100_000 + number]))))
+        statuses.append(exit_status(fork(partial(_use, scene, [0, 1, 100_000 + number]))))
         while any(passed == was for passed, was in zip(passes, before, strict=True)) and all(map(_lives, threads)):
             pass  # each thread goes on after each fork
     over.set()
@@ -65,7 +66,7 @@ def during_first_use(scene: Scene) -> list[int]:
         using.start()
         for _ in range(100 * number):
             own.flag("moment").is_set()  # each fork a little later than the one before
-        statuses.append(exit_status(fork(lambda own=own: _use(own, [1, 2, 3]))))
+        statuses.append(exit_status(fork(partial(_use, own, [1, 2, 3]))))
         using.join()
         statuses.append(_use(own, [1, 2, 3, 4]))
     return statuses
@@ -158,13 +159,16 @@ def fork_beside_a_computation(scene: Scene) -> tuple[int, list[int]]:
 
 def _wait_beside(scene: Scene) -> int:
     listening = function(scene, scenes.held)
-    thread = threading.Thread(
-        target=lambda: (scenes.wait_for_waiters(scene, scenes.held, 1), scene.flag("child-asks").set())
-    )
+    thread = threading.Thread(target=_tell_once_it_waits, args=(scene,))
     thread.start()
     answer = listening([1])
     thread.join()
     return WORKING if answer == [10] else WRONG
+
+
+def _tell_once_it_waits(scene: Scene) -> None:
+    scenes.wait_for_waiters(scene, scenes.held, 1)
+    scene.flag("child-asks").set()
 
 
 def staying(scene: Scene, items: list[Any]) -> None:

@@ -29,7 +29,8 @@ def is_unfinished(scene: Scene, behaviour: Behaviour) -> bool:
 def claims(scene: Scene, behaviour: Behaviour) -> int:
     """The number of claims that are written down, whatever they are worth."""
     environment = function(scene, behaviour).store._opened.lmdb
-    return environment.read(lambda transaction: len(claimed_keys(transaction, 1_000_000)))
+    number: int = environment.read(lambda transaction: len(claimed_keys(transaction, 1_000_000)))
+    return number
 
 
 def store_another(scene: Scene, behaviour: Behaviour) -> int:

@@ -1,0 +1,80 @@
+"""The driver for a sync function: does what the engine asks for, and waits in the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+from batche import _calls
+from batche._engine import Run
+from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait
+from batche._types import Key
+from batche._wakeups import Wakeups
+from batche.errors import StoreError
+
+
+def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
+    """Run the steps of a call in this thread; ``function`` is called with the items to compute."""
+    error: BaseException | None = None
+    steps = run.steps()
+    try:
+        return _advance(run, steps, function)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        try:
+            run.end(error)
+            steps.close()  # leaves what the run was inside of
+        finally:
+            run.let_go()
+
+
+def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Any]) -> list[Any]:
+    answer: Any = None
+    trouble: StoreError | None = None
+    while True:
+        try:
+            step = steps.throw(trouble) if trouble else steps.send(answer)
+        except StopIteration as done:
+            results: list[Any] = done.value
+            return results
+        answer, trouble = None, None
+        try:
+            answer = _perform(run, step, function)
+        except StoreError as error:
+            if isinstance(step, Compute):
+                raise  # the function's own, of another cache that it calls
+            trouble = error
+
+
+def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:  # noqa: PLR0911  one for each kind
+    store = run.settings.store
+    match step:
+        case Read(keys):
+            return store.read(keys)
+        case Claim(keys):
+            return store.claim(run.call, keys, run.settings.batch_size)
+        case Compute(items):
+            with _calls.inside(run.call):
+                return function(items)
+        case Put(entries, drop, claim):
+            return store.put(run.call, entries, drop, claim, run.settings.batch_size)
+        case Delete(keys):
+            return store.delete(keys)
+        case Owners(keys, before):
+            return store.owners(keys, before)
+        case Listen(keys):
+            return _listen(run.settings.wakeups, keys)
+        case Wait(bell, seconds):
+            bell.wait(seconds)
+            return bell.clear()
+
+
+@contextmanager
+def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Event]:
+    bell = Event()
+    with wakeups.listen(keys, bell.set):
+        yield bell

@@ -1,0 +1,118 @@
+"""The results of one call: how each was come by, and what is handed out.
+
+What is handed out for one position is that position's alone: nobody who changes it changes another's, or the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
+from batche._plan import Plan, merge
+from batche._settings import Settings
+from batche._types import Entry, Key
+
+
+class Results:
+    """What a call has so far, by key. ``counts`` says what became of its positions, and of the rest."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.counts: dict[str, int] = {}
+        self._settings = settings
+        self._plan = plan
+        self._values: dict[Key, Any] = {}
+        self._handed: set[int] = set()  # the ids of computed values that may be changed by who got them
+
+    def accept(self, key: Key, entry: Entry, outcome: str) -> bool:
+        """Take an entry as the result of ``key``, unless it cannot be decoded."""
+        try:
+            self._values[key] = self._settings.codec.decode(entry.value)
+        except Exception as error:  # a user's codec may raise anything
+            self.count("errors")
+            self._settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
+            return False
+        self.count(outcome)
+        return True
+
+    def accept_all(self, entries: Sequence[Entry | None]) -> bool:
+        """The same for all keys at once; `False` unless each has an entry that can be decoded."""
+        if not all(entries):
+            return False
+        decode = self._settings.codec.decode
+        try:
+            values = [decode(entry[0]) for entry in cast("Sequence[Entry]", entries)]
+        except Exception:
+            return False  # one by one, to find out which
+        self._values = dict(zip(self._plan.by_use, values, strict=True))
+        return True
+
+    def encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+        """The entries of computed ``keys`` in order of use, without those that no codec takes."""
+        encode, wanted = self._settings.codec.encode, set(keys)
+        order = [key for key in self._plan.by_use if key in wanted] if self._plan.has_duplicates else keys
+        try:
+            return [(key, encode(self._values[key])) for key in order]
+        except Exception:
+            return self._encode_each(order)
+
+    def _encode_each(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+        """The same where some result is one that no codec takes."""
+        entries = []
+        for key in keys:
+            try:
+                entries.append((key, self._settings.codec.encode(self._values[key])))
+            except Exception as error:  # a user's codec may raise anything
+                self.reject(1, f"codec: {type(self._values[key]).__qualname__}", str(error))
+        return entries
+
+    def add(self, part: Sequence[Key], values: Sequence[Any]) -> None:
+        """Take what the function returned for ``part``."""
+        self._values.update(zip(part, values, strict=True))
+        self.count("misses", len(part))
+        self._own(part, values)
+
+    def _own(self, part: Sequence[Key], values: Sequence[Any]) -> None:
+        """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
+        kinds, identities = set(map(type, values)), set(map(id, values))
+        if kinds <= IMMUTABLE:
+            return
+        if kinds <= BUILTIN and len(identities) == len(values) and identities.isdisjoint(self._handed):
+            self._handed |= identities
+            return
+        for key, value in zip(part, values, strict=True):
+            if type(value) not in IMMUTABLE:
+                if id(value) in self._handed or is_borrowed(value):
+                    self._values[key] = self._copy(value)
+                self._handed.add(id(value))
+
+    def _copy(self, value: Any) -> Any:
+        try:
+            return self._settings.codec.decode(self._settings.codec.encode(value))
+        except Exception:
+            return value  # it cannot be copied, so positions share it, as they would without a cache
+
+    def merge(self) -> list[Any]:
+        """The results in order of positions; each mutable one is an object of its own."""
+        results = merge(self._plan, self._values)
+        if self._plan.has_duplicates:
+            for position, key in enumerate(self._plan.keys):
+                if self._plan.first[key] != position and type(results[position]) not in IMMUTABLE:
+                    results[position] = self._copy(results[position])
+        return results
+
+    def reject(self, number: int, cause: str, message: str) -> None:
+        self.count("rejected", number)
+        self._settings.reports.once(cause, f"not stored: {message}")
+
+    def count(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def counted(self) -> dict[str, int]:
+        """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
+        distinct = len(self._plan.by_use)
+        if len(self._values) < distinct:
+            self.count("misses", distinct - len(self._values))
+        if len(self._plan.keys) > distinct:
+            self.count("hits", len(self._plan.keys) - distinct)
+        return self.counts
