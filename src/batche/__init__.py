@@ -1,5 +1,7 @@
 """Cache a batch function for each item, in one cache that all processes of a host share."""
 
+from typing import TYPE_CHECKING, Any
+
 from batche._decorator import cache_batch_variable
 from batche._types import CacheInfo
 from batche.codecs import Codec
@@ -14,12 +16,16 @@ from batche.errors import (
 )
 from batche.stores.base import Store
 
+if TYPE_CHECKING:
+    from batche.stores.lmdb import LmdbStore as LmdbStore
+
 __all__ = [
     "AnnotationError",
     "BatcheException",
     "CacheInfo",
     "Codec",
     "CodecError",
+    "LmdbStore",
     "ResultLengthError",
     "SignatureError",
     "Store",
@@ -27,3 +33,12 @@ __all__ = [
     "UnkeyableError",
     "cache_batch_variable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Where files cannot be locked there is no such store; importing batche works all the same.
+    if name == "LmdbStore":
+        from batche.stores.lmdb import LmdbStore
+
+        return LmdbStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
