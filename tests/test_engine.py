@@ -294,7 +294,7 @@ def test_a_call_that_a_fork_copied_touches_the_store_no_more() -> None:
     run = run_of("ab", settings(store))
     run.call.pid = -1
     assert Stepping(run).last(Compute(["a", "b"]), ["A", "B"]) == ["A", "B"]
-    run.end(None)
+    run.end(abandoned=False)
     assert store.stats(SPACE).misses == 0
 
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-NEVER = ["numpy", "torch", "redis", "typeguard"]
-"""What only the user may import: heavy, or optional."""
+NEVER = ["numpy", "torch", "redis", "typeguard", "filelock"]
+"""What only the user may import: heavy, or optional, or, as filelock does, hooking every fork from then on."""
 
-LATE = ["filelock", "batche.cli", "batche._demo", "batche.testing"]
-"""What importing and decorating does without. On Python 3.12 and later, filelock hooks every fork once imported."""
+LATE = ["batche.cli", "batche._demo", "batche.testing"]
+"""What importing and decorating does without."""
 
 
 def _loaded_after(statements: str, modules: list[str]) -> list[str]:

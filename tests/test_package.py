@@ -15,9 +15,9 @@ LINES = 400
 FUNCTION_LINES = 40
 
 
-def test_needs_three_packages() -> None:
+def test_needs_two_packages() -> None:
     needed = [line for line in metadata.requires("batche") or [] if "extra ==" not in line]
-    assert sorted(needed) == ["filelock>=3.20.3", "lmdb>=3.0.0", "msgpack>=1.2"]
+    assert sorted(needed) == ["lmdb>=3.0.0", "msgpack>=1.2"]
 
 
 def test_console_script() -> None:

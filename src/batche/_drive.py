@@ -17,16 +17,18 @@ from batche.errors import StoreError
 
 def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
     """Run the steps of a call in this thread; ``function`` is called with the items to compute."""
-    error: BaseException | None = None
+    abandoned = True  # by whatever is not an `Exception`: an interrupt, a cancellation
     steps = run.steps()
     try:
-        return _advance(run, steps, function)
-    except BaseException as raised:
-        error = raised
+        results = _advance(run, steps, function)
+        abandoned = False
+        return results
+    except Exception:
+        abandoned = False
         raise
     finally:
         try:
-            run.end(error)
+            run.end(abandoned=abandoned)
             steps.close()  # leaves what the run was inside of
         finally:
             run.let_go()

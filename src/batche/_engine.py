@@ -247,11 +247,10 @@ class Run:
 
     # ---- the end ----
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, *, abandoned: bool) -> None:
         """Give up every claim and count every position. Never waits, never raises; a fork's copy does nothing."""
         if self._inherited:
             return
-        abandoned = error is not None and not isinstance(error, Exception)
         self._release(self.call, self.results.counted(), abandoned=abandoned)
         if self.call.holds:
             self.call.holds = False

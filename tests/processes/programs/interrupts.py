@@ -80,7 +80,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _claims_that_hold(cached: Any) -> int:
     opened = cached.store._opened
-    claims = opened.lmdb.read(lambda transaction: claimed_keys(transaction, 100_000))
+    claims = opened.lmdb.read(lambda transaction: claimed_keys(transaction, b"", 100_000))
     judge = cached.store._claims.judge
     return sum(judge(raw, 0, {})[0] is State.RUNNING for _, raw in claims)
 

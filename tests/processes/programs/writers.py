@@ -29,7 +29,7 @@ def is_unfinished(scene: Scene, behaviour: Behaviour) -> bool:
 def claims(scene: Scene, behaviour: Behaviour) -> int:
     """The number of claims that are written down, whatever they are worth."""
     environment = function(scene, behaviour).store._opened.lmdb
-    number: int = environment.read(lambda transaction: len(claimed_keys(transaction, 1_000_000)))
+    number: int = environment.read(lambda transaction: len(claimed_keys(transaction, b"", 1_000_000)))
     return number
 
 

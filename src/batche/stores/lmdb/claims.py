@@ -34,6 +34,9 @@ class Claims:
     def __init__(self, opened: OpenEnvironment) -> None:
         self._workers = opened.workers
         self._slots = opened.slots
+        self._sweep_from = b""  # the key that the last sweep came to, where there were more than it may look at
+        self._sweeping = 0
+        self._seen: dict[Handle, float] = {}  # what `_died` will be once the sweep is through
         self._died: dict[Handle, float] = {}  # who was first found dead when, as long as its claims are left
 
     def begin(self, call: Call) -> None:
@@ -122,21 +125,25 @@ class Claims:
         ended = self._slots.to_sweep()
         if ended is None:
             return
-        found = claimed_keys(transaction, MOST_SWEPT)
+        if not self._sweep_from:
+            self._sweeping, self._seen = ended, {}
+        found = claimed_keys(transaction, self._sweep_from, MOST_SWEPT)
         self._remove_what_is_over(transaction, found)
-        if len(found) < MOST_SWEPT:
-            self._slots.swept(ended)
+        self._sweep_from = found[-1][0] if len(found) == MOST_SWEPT else b""
+        if not self._sweep_from:
+            self._died = self._seen
+            self._slots.swept(self._sweeping)
 
     def _remove_what_is_over(self, transaction: Transaction, found: Sequence[tuple[Key, bytes]]) -> None:
         """Remove claims that have ended, and those of the dead once their waiters had the time to see who died."""
-        before, self._died = self._died, {}
         known: dict[Handle, State] = {}
         now = time.monotonic()
         for key, raw in found:
             claimed = unpack_claim(raw)
             state = State.ENDED if claimed is None else self.judge(raw, claimed.epoch, known)[0]
-            if claimed is not None and state is State.DEAD and now - before.get(claimed.handle, now) <= MOURNING:
-                self._died[claimed.handle] = before.get(claimed.handle, now)
+            died = self._died.get(claimed.handle, now) if claimed is not None and state is State.DEAD else None
+            if claimed is not None and died is not None and now - died <= MOURNING:
+                self._seen[claimed.handle] = died
             elif state is not State.RUNNING:
                 transaction.delete(CLAIM + key)
 

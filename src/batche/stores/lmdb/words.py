@@ -39,8 +39,11 @@ class Words:
 
     def refresh(self) -> None:
         """Map again what another process has added."""
-        if os.stat(self.path).st_size > len(self.view) * WORD:
-            self._map()
+        try:
+            if os.stat(self.path).st_size > len(self.view) * WORD:
+                self._map()
+        except OSError as error:
+            raise StoreError(str(self.path), f"is gone or cannot be read ({error})") from error
 
     def grow(self, words: int) -> None:
         """Add ``words`` zero words at the end. The caller holds the writer's lock."""

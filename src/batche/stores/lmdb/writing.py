@@ -163,11 +163,11 @@ def keys_of(transaction: Transaction, kind: bytes, namespace: bytes, after: byte
     return found
 
 
-def claimed_keys(transaction: Transaction, most: int) -> list[tuple[Key, bytes]]:
-    """Up to ``most`` claims of all namespaces, with their bytes."""
+def claimed_keys(transaction: Transaction, start: bytes, most: int) -> list[tuple[Key, bytes]]:
+    """Up to ``most`` claims of all namespaces from key ``start`` on, with their bytes."""
     cursor = transaction.cursor()
     found: list[tuple[Key, bytes]] = []
-    there = cursor.set_range(CLAIM)
+    there = cursor.set_range(CLAIM + start)
     while there and len(found) < most and cursor.key().startswith(CLAIM):
         if len(cursor.key()) == len(CLAIM) + KEY_BYTES:
             found.append((cursor.key()[len(CLAIM) :], cursor.value()))
