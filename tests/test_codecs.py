@@ -155,7 +155,7 @@ ARRAYS = [
 SCALARS = [
     np.float32(1.5), np.float64(-0.0), np.int8(-1), np.longlong(1), np.uint64(2**64 - 1), np.bool_(True),
     np.complex64(1j), np.float16(1), np.longdouble("1.1"), np.datetime64("2026", "Y"), np.timedelta64(3, "h"),
-    np.datetime64("NaT"), np.str_("a\0"), np.str_(""), np.bytes_(b"a\0"), np.void(b"ab"), np.str_("\ud800"),
+    np.datetime64("NaT", "s"), np.str_("a\0"), np.str_(""), np.bytes_(b"a\0"), np.void(b"ab"), np.str_("\ud800"),
     np.array([(1, b"x")], [("x", ">i4"), ("y", "S3")])[0],
 ]  # fmt: skip
 NOT_PLAIN_ARRAYS = [
