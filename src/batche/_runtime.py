@@ -113,6 +113,8 @@ def leave() -> None:
             _this.joined.popitem()[1].release()
         for path in tuple(_this.known):
             _retire(path)
+            for begun in _parts_of(path):
+                _retire(begun)
 
 
 def on_leave(callback: Callable[[], object]) -> None:
@@ -250,6 +252,13 @@ def _retire_gate(path: Path) -> None:
         if descriptor is not None:
             path.unlink()
             os.close(descriptor)
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """What a member of the place at ``path`` that was killed while it removed the place has left beside it."""
+    with contextlib.suppress(OSError):
+        return [part for part in _leftovers(path.parent) if part.stem == path.name and part != path]
+    return []
 
 
 def _retire(path: Path) -> None:

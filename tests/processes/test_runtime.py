@@ -181,6 +181,18 @@ def test_a_pool_that_nobody_closes_leaves_nothing(roots: Roots) -> None:
     assert roots.left() == []
 
 
+def test_the_last_to_leave_ends_what_a_killed_member_began_to_remove(roots: Roots) -> None:
+    """As a pool's worker may that its parent terminates while it leaves."""
+    roots.run("""
+        path = _runtime.join().path
+        begun = path.with_name(path.name + ".0123abcd")
+        begun.mkdir(0o700)
+        (begun / "lock").touch(0o600)
+        (begun / "entries").write_text("half removed")
+    """)
+    assert roots.left() == []
+
+
 def test_a_program_started_by_a_member_is_no_member(roots: Roots) -> None:
     own, other = roots.run("""
         show(_runtime.join().path)
