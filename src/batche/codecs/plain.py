@@ -46,6 +46,10 @@ _MARKS: Final = {
 _SIGNS: Final = {kind: ExtType(code, b"") for kind, code in _CODES.items()}
 
 
+# One packer for lists of floats: no code but msgpack's own runs while it packs them, so no two threads meet in it.
+_pack_floats: Final = Packer(strict_types=True).pack
+
+
 def pack(value: Any, aliases: bool) -> bytes:
     """The record of a value; `Refused` if it has a part that is not plain.
 
@@ -57,7 +61,7 @@ def pack(value: Any, aliases: bool) -> bytes:
         if kind is list and value and type(value[0]) is float:
             # `_is_flat` again for the commonest result, without the calls, which would be a fifth of its cost.
             if type(value[-1]) is float and type(sum(value)) is float:
-                return Packer(strict_types=True).pack(value)
+                return _pack_floats(value)
         elif kind in _SCALARS or _is_flat(value, kind):
             # A packer for each call: one that is shared gives wrong bytes when two threads meet in it.
             return Packer(strict_types=True, unicode_errors="surrogatepass").pack(value)
