@@ -73,7 +73,7 @@ def stored(*items: str, claims: Sequence[Answer] = ()) -> Stored:
 
 
 def entry(value: object) -> Entry:
-    return Entry(value, 0)
+    return value, 0
 
 
 class Stepping:

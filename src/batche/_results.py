@@ -6,7 +6,7 @@ What is handed out for one position is that position's alone: nobody who changes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
 from batche._plan import Plan, merge
@@ -27,7 +27,7 @@ class Results:
     def accept(self, key: Key, entry: Entry, outcome: str) -> bool:
         """Take an entry as the result of ``key``, unless it cannot be decoded."""
         try:
-            self._values[key] = self._settings.codec.decode(entry.value)
+            self._values[key] = self._settings.codec.decode(entry[0])
         except Exception as error:  # a user's codec may raise anything
             self.count("errors")
             self._settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
@@ -41,7 +41,7 @@ class Results:
             return False
         decode = self._settings.codec.decode
         try:
-            values = [decode(entry[0]) for entry in cast("Sequence[Entry]", entries)]
+            values = [decode(entry[0]) for entry in entries if entry]
         except Exception:
             return False  # one by one, to find out which
         self._values = dict(zip(self._plan.by_use, values, strict=True))

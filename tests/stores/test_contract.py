@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from batche._types import MINE, CacheInfo, Entry, Owner
+from batche._types import MINE, CacheInfo, Owner
 from batche.stores.base import COUNTED, Store
 from batche.stores.lmdb import LmdbStore
 from batche.stores.lmdb.upkeep import Limits
@@ -60,8 +60,8 @@ def test_an_empty_store_has_nothing(store: Store) -> None:
 def test_what_is_put_is_read_by_every_call_in_the_order_asked_for(store: Store) -> None:
     use(store, [1, 2, 3])
     found = store.read(keys([3, 9, 1, 3]))
-    assert [entry and entry.value for entry in found] == [value(3), None, value(1), value(3)]
-    assert all(isinstance(entry, Entry) and entry.stored > 0 for entry in found if entry)
+    assert [entry and entry[0] for entry in found] == [value(3), None, value(1), value(3)]
+    assert all(isinstance(entry, tuple) and entry[1] > 0 for entry in found if entry)
 
 
 def test_a_batch_larger_than_one_step_is_stored_and_read_whole(store: Store) -> None:
@@ -101,8 +101,8 @@ def test_a_claim_is_won_once(store: Store) -> None:
 def test_a_claim_of_a_key_with_an_entry_is_answered_by_the_entry(store: Store) -> None:
     use(store, [1])
     entry, mine = store.claim(new_call(), keys([1, 2]))
-    assert isinstance(entry, Entry)
-    assert entry.value == value(1)
+    assert isinstance(entry, tuple)
+    assert entry[0] == value(1)
     assert mine is MINE
 
 

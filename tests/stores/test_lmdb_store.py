@@ -198,7 +198,7 @@ def test_a_late_owner_neither_stores_nor_ends_its_successors_claim(tmp_path: Pat
     assert isinstance(owner, Owner)
     assert (owner.call, owner.alive, owner.took_over) == (successor.id, True, True)
     store.put(successor, [(key(1), value(2))])
-    assert [entry.value for entry in store.read([key(1)]) if entry] == [value(2)]
+    assert [entry[0] for entry in store.read([key(1)]) if entry] == [value(2)]
     assert store.stats(NAMESPACE).takeovers == 1
 
 

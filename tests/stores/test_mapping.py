@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batche import _calls
-from batche._types import MINE, Call, Entry, Owner
+from batche._types import MINE, Call, Owner
 from batche.stores.base import Store
 from batche.stores.mapping import MappingStore
 
@@ -36,7 +36,7 @@ def store_all(store: MappingStore, entries: dict[bytes, object]) -> None:
 
 
 def values(store: MappingStore, keys: list[bytes], *, use: bool = False) -> list[object]:
-    return [entry and entry.value for entry in store.read(keys, use=use)]
+    return [entry and entry[0] for entry in store.read(keys, use=use)]
 
 
 def test_it_is_a_store_of_objects() -> None:
@@ -68,8 +68,8 @@ def test_a_claim_reads_again() -> None:
     store = MappingStore()
     store_all(store, {key("a"): 1})
     (answer,) = store.claim(call(), [key("a")])
-    assert isinstance(answer, Entry)
-    assert answer.value == 1
+    assert isinstance(answer, tuple)
+    assert answer[0] == 1
 
 
 def test_a_limit_counts_claims_won_and_passes_over_taken_keys() -> None:

@@ -94,7 +94,7 @@ class MappingStore:
         with self._lock:
             kept = [(key, value) for key, value in entries if self._claims.get(key) is call]
             for key, value in kept:
-                self._store(key, Entry(value, now))
+                self._store(key, (value, now))
             for key in (*drop, *(key for key, _ in kept)):
                 if self._claims.get(key) is call:
                     del self._claims[key]

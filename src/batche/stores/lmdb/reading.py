@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -25,7 +24,6 @@ from batche.stores.lmdb.writing import namespace_of
 
 PIECE: Final = 64
 """Keys that are read before the bytes are added up."""
-_new_entry: Final = partial(tuple.__new__, Entry)
 
 
 class Missed(NamedTuple):
@@ -95,5 +93,5 @@ def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) ->
             words = slots.refresh()
             known = len(words)
         words[slot] = max(words[slot], moment)
-        append(_new_entry((raw[HEAD_BYTES:-CHECKSUM_BYTES], stored)))
+        append((raw[HEAD_BYTES:-CHECKSUM_BYTES], stored))
     return entries
