@@ -554,3 +554,11 @@ def test_ten_thousand_decorations_leave_nothing() -> None:
 def test_the_public_names() -> None:
     assert batche.cache_batch_variable is cache_batch_variable
     assert set(batche.__all__) <= set(dir(batche))
+
+
+def test_an_async_function_is_refused_at_decoration() -> None:
+    async def embed(texts: list[str]) -> list[str]:
+        return texts
+
+    with pytest.raises(SignatureError, match="async functions are not cached yet"):
+        cache_batch_variable("texts")(embed)

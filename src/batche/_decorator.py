@@ -56,6 +56,7 @@ class CachedFunction(Generic[P, R]):
         self._reports = Reports(self._signature.name)
         self._use: _binding.Bound | None = None
         self._reference = _reference_to(self, function)
+        _refuse_async(self._signature.name, function)
         _check_early(self._signature.name, self._declared, self._stated)
         if self._is_at_runtime_place():
             _join_quietly()
@@ -324,6 +325,12 @@ def _stated(options: dict[str, Any]) -> _binding.Stated:
     return _binding.Stated(
         store, *stated_limits, codec_of(options["codec"]), None, bool(options["strict"]), options["key"]
     )
+
+
+def _refuse_async(name: str, function: Callable[..., Any]) -> None:
+    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+        problem = "async functions are not cached yet; decorate the sync function that it awaits in a thread"
+        raise SignatureError(name, problem)
 
 
 def _check_early(function: str, declared: Declared, stated: _binding.Stated) -> None:
