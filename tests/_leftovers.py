@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -74,14 +75,15 @@ def places() -> set[str]:
 def abandoned(*, since: set[str]) -> set[str]:
     """Places made since, which no living process has open, and which a program that starts does not remove.
 
-    Places of killed processes are removed by the next program that starts one: so one is started first. Other
-    programs come and go meanwhile, so a place must be found abandoned twice.
+    Places of killed processes are removed by the next program that starts one: so one is started first. A process
+    that was just killed, of other tests perhaps, may hold its place's lock for a while: so this is done for `GRACE`.
     """
-    left = _unused(places() - since)
-    for _ in range(2):
-        if left:
-            subprocess.run([sys.executable, "-c", _START_AND_END], check=False, timeout=60)
-            left &= _unused(places())
+    left, deadline = _unused(places() - since), time.monotonic() + GRACE
+    while left:
+        subprocess.run([sys.executable, "-c", _START_AND_END], check=True, timeout=60)
+        left &= _unused(places())
+        if time.monotonic() > deadline:
+            break
     return left
 
 
