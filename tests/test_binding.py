@@ -309,8 +309,8 @@ def test_orphans_are_removed_with_the_next_private_function() -> None:
     store, namespace = function.store, function._bound().settings.namespace
     assert store.stats(namespace).currsize == 1
     del function
-    assert (store, namespace) in _binding._orphans
+    assert namespace in _binding._orphans
     following = cached(None, lambda numbers: numbers)
     following([1])
-    assert (store, namespace) not in _binding._orphans
+    assert namespace not in _binding._orphans
     assert store.stats(namespace).currsize == 0

@@ -12,8 +12,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from batche import _places, _runtime
@@ -51,6 +52,7 @@ class Stated:
     batch_size: int | None
     strict: bool
     key: Callable[[Any], object] | None
+    when: int = field(default_factory=time.time_ns)
 
 
 @dataclass(slots=True)
@@ -148,10 +150,11 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 
 
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
-    discard_orphans()
-    limits = Limits(stated.maxsize, stated.max_bytes)
+    limits = Limits(stated.maxsize, stated.max_bytes, stated.when)
     if namespace.private:
-        return LmdbStore.of_function(_runtime.join().path, PRIVATE, limits)
+        store = LmdbStore.of_function(_runtime.join().path, PRIVATE, limits)
+        discard_orphans(store)
+        return store
     path = _runtime.open_place(where)
     return LmdbStore.of_function(path, namespace.id.hex(), limits, name=namespace.name)
 
@@ -174,16 +177,22 @@ def wakeups_of(store: Store) -> Wakeups:
     return _wakeups.setdefault(store, Wakeups())
 
 
-_orphans: deque[tuple[LmdbStore, bytes]] = deque()
+_orphans: deque[bytes] = deque()
 
 
-def orphan(store: Store, namespace: bytes) -> None:
-    """Note that a private namespace has lost its function. Called by the collector: only notes it."""
-    _orphans.append((store, namespace))  # type: ignore[arg-type]  # private namespaces are in no other store
+def orphan(namespace: bytes, pid: int) -> None:
+    """Note that a private namespace has lost its function. Called by the collector: only notes it.
+
+    Only the process ``pid`` that decorated the function does: the copies of its children come and go with their tasks.
+    """
+    if os.getpid() == pid:
+        _orphans.append(namespace)
 
 
-def discard_orphans() -> None:
-    """Remove the entries of private functions that are gone."""
-    while _orphans:
-        store, namespace = _orphans.popleft()
-        store.forget(namespace)
+def discard_orphans(store: LmdbStore) -> None:
+    """Remove the entries of private functions that are gone from ``store``, but those that a child still counts in."""
+    namespaces = []
+    with suppress(IndexError):  # another thread may take some of them
+        while True:
+            namespaces.append(_orphans.popleft())
+    _orphans.extend([namespace for namespace in namespaces if not store.forget(namespace)])

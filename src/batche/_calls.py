@@ -49,9 +49,9 @@ def inside(call: Call) -> Iterator[None]:
         _enclosing.reset(token)
 
 
-def youngest_holder() -> CallId | None:
-    """The id of the youngest enclosing call that still holds claims; `None` where none does."""
-    holders = [call.id for call in _enclosing.get() if call.holds]
+def youngest_holder(*, around: Call | None = None) -> CallId | None:
+    """The id of the youngest enclosing call, but ``around`` itself, that holds claims; `None` where none does."""
+    holders = [call.id for call in _enclosing.get() if call.holds and call is not around]
     return max(holders) if holders else None
 
 

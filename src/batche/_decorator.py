@@ -58,6 +58,8 @@ class CachedFunction(Generic[P, R]):
         self._reference = _reference_to(self, function)
         _refuse_async(self._signature.name, function)
         _check_early(self._signature.name, self._declared, self._stated)
+        if declared is None:  # not a copy that came from a pickle
+            weakref.finalize(self, _binding.orphan, self._declared.private.id, os.getpid()).atexit = False
         if self._is_at_runtime_place():
             _join_quietly()
 
@@ -95,8 +97,6 @@ class CachedFunction(Generic[P, R]):
     def _bind(self) -> _binding.Bound:
         namespace = self._declared.settle(self.__wrapped__, self)
         use = _binding.bind(self._signature.name, namespace, self._stated, self._reports, self._use)
-        if namespace.private and hasattr(use.settings.store, "forget"):
-            weakref.finalize(self, _binding.orphan, use.settings.store, namespace.id).atexit = False
         self._use = use
         return use
 

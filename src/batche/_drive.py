@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Event
+from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any
 
 from batche import _calls
@@ -20,7 +20,8 @@ def drive(run: Run, function: Callable[[list[Any]], Any]) -> list[Any]:
     abandoned = True  # by whatever is not an `Exception`: an interrupt, a cancellation
     steps = run.steps()
     try:
-        results = _advance(run, steps, function)
+        with _calls.inside(run.call):  # all of it: a signal handler or a codec may call a cached function at any step
+            results = _advance(run, steps, function)
         abandoned = False
         return results
     except Exception:
@@ -60,8 +61,7 @@ def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:
         case Claim(keys):
             return store.claim(run.call, keys, run.settings.batch_size)
         case Compute(items):
-            with _calls.inside(run.call):
-                return function(items)
+            return function(items)
         case Put(entries, drop, claim):
             return store.put(run.call, entries, drop, claim, run.settings.batch_size)
         case Delete(keys):
@@ -71,12 +71,28 @@ def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:
         case Listen(keys):
             return _listen(run.settings.wakeups, keys)
         case Wait(bell, seconds):
-            bell.wait(seconds)
-            return bell.clear()
+            return bell.wait(seconds)
+
+
+class Bell:
+    """Wakes one thread. A bare lock: unlike an event, it may be rung by a signal handler in the thread that waits."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Let the waiter go on, now or when it comes to wait."""
+        with suppress(RuntimeError):  # it has been rung already
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is rung, at most so long."""
+        self._lock.acquire(timeout=seconds)
 
 
 @contextmanager
-def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Event]:
-    bell = Event()
-    with wakeups.listen(keys, bell.set):
+def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Bell]:
+    bell = Bell()
+    with wakeups.listen(keys, bell.ring):
         yield bell

@@ -101,18 +101,20 @@ class Run:
 
     def _fill(self) -> Steps:
         while True:
-            if self._unclaimed and not self._mine:
+            if self._unclaimed and (not self._mine or self.settings.batch_size is None):
                 yield from self._claim()
-            if self._mine or self._alone:
+            elif self._mine or self._alone:
                 yield from self._compute_part()
-            elif not self._unclaimed:
-                if not self._taken:
-                    return
+            elif self._taken:
                 yield from self._wait()
+            else:
+                return
 
     def _claim(self) -> Steps:
+        self.call.holds = True  # before it does, so that a call from within the step knows
         answers = yield from self._try(Claim(self._unclaimed))
         self._sort(answers)
+        self.call.holds = bool(self._mine)
 
     def _sort(self, answers: Sequence[Answer] | None) -> None:
         """Take the answers to a claim of the first unclaimed keys; `None`: no store, so compute all alone."""
@@ -121,7 +123,7 @@ class Run:
             self._unclaimed, self._taken = [], {}
             return
         tried, self._unclaimed = self._unclaimed[: len(answers)], self._unclaimed[len(answers) :]
-        youngest = _calls.youngest_holder()
+        youngest = _calls.youngest_holder(around=self.call)
         for key, answer in zip(tried, answers, strict=True):
             if answer is MINE:
                 self._mine.append(key)
@@ -129,7 +131,6 @@ class Run:
                 self._leave_to(key, answer, youngest)
             elif not self.results.accept(key, answer, "waits" if key in self._strikes else "hits"):
                 self._alone.append(key)
-        self.call.holds = bool(self._mine)
 
     def _leave_to(self, key: Key, owner: Owner, youngest: tuple[int, int] | None) -> None:
         """Wait for ``owner`` later on, unless that could last for ever or has failed too often."""
@@ -167,6 +168,7 @@ class Run:
                 len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it"
             )
         self._sort(stored.claims if stored is not None else None)
+        self.call.holds = stored is None or bool(self._mine)
 
     def _wait(self) -> Steps:
         """Wait until the claim of some key is over; then read it, or put it up for a claim again."""
@@ -208,7 +210,7 @@ class Run:
             elif owner.call != self._taken[key].call:
                 del self._taken[key]
                 self._strikes[key] += not owner.took_over
-                self._leave_to(key, owner, _calls.youngest_holder())
+                self._leave_to(key, owner, _calls.youngest_holder(around=self.call))
         return over
 
     # ---- trouble ----

@@ -202,6 +202,8 @@ def _why_not_opened(path: Path, error: OSError) -> str:
         return "it is a symbolic link: give the directory that it points to, or choose another"
     if error.errno == errno.ENOTDIR:
         return "it is not a directory: remove it or choose another"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"it cannot be opened ({error.strerror}): raise the limit (ulimit -n), or use fewer named functions"
     return f"it cannot be opened ({error.strerror}): make it yours with mode 0700, or choose another"
 
 

@@ -267,11 +267,19 @@ def _retire(path: Path) -> None:
         try:
             descriptor = _hold(path, fcntl.LOCK_EX)
         except FileNotFoundError:
-            path.rmdir()  # no lock file: being made, or removed, by somebody else, or left empty by them
+            _take_away_unlocked(path)
             return
         if descriptor is not None:
             _take_away(path)
             os.close(descriptor)
+
+
+def _take_away_unlocked(path: Path) -> None:
+    """Remove a place without a lock file: one that is being made or removed is empty then, and nobody's is used."""
+    if any(path.iterdir()):
+        _take_away(path)
+    else:
+        path.rmdir()
 
 
 def _take_away(path: Path) -> None:
@@ -286,8 +294,9 @@ def _discard(path: Path) -> None:
         for entry in path.iterdir():
             if entry.name != LOCK_FILE:
                 _remove(entry)
-        path.joinpath(LOCK_FILE).unlink(missing_ok=True)
-        path.rmdir()
+        if all(entry.name == LOCK_FILE for entry in path.iterdir()):  # else it is left for the next starter
+            path.joinpath(LOCK_FILE).unlink(missing_ok=True)
+            path.rmdir()
 
 
 def _remove(entry: Path) -> None:

@@ -20,6 +20,7 @@ from tests.stores._driving import (
     Model,
     contents,
     keys,
+    new_place,
     random_steps,
     recount,
     take_model_step,
@@ -124,7 +125,7 @@ class TwoFunctions(RuleBasedStateMachine):
     @initialize(sizes=st.tuples(st.integers(1, 6), st.integers(1, 6)))
     def open(self, sizes: tuple[int, int]) -> None:
         self.path = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-        self.stores = [LmdbStore.of_function(self.path / "p", "private", Limits(size)) for size in sizes]
+        self.stores = [LmdbStore.of_function(new_place(self.path), "private", Limits(size)) for size in sizes]
         self.models = [Model(size) for size in sizes]
 
     def teardown(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -152,6 +153,13 @@ def take_model_step(model: Model, kind: str, batch: list[int]) -> object:
         case _:
             model.maxsize = batch[0]
     return None
+
+
+def new_place(directory: Path) -> Path:
+    """A directory for a place."""
+    path = directory / "p"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
 
 
 def recount(store: LmdbStore) -> Counter[bytes]:

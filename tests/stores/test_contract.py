@@ -14,7 +14,7 @@ from batche.stores.base import COUNTED, Store
 from batche.stores.lmdb import LmdbStore
 from batche.stores.lmdb.upkeep import Limits
 from batche.stores.mapping import MappingStore
-from tests.stores._driving import NAMESPACE, OTHER, claim, contents, key, keys, new_call, use, value
+from tests.stores._driving import NAMESPACE, OTHER, claim, contents, key, keys, new_call, new_place, use, value
 
 Make: TypeAlias = Callable[..., Store]
 
@@ -30,7 +30,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         return LmdbStore(tmp_path / "s", maxsize=maxsize)
 
     def place(maxsize: int | None = None) -> Store:
-        return LmdbStore.of_function(tmp_path / "p", "private", Limits(maxsize))
+        return LmdbStore.of_function(new_place(tmp_path), "private", Limits(maxsize))
 
     made: dict[str, Make] = {"mapping": mapping, "lmdb": lmdb, "place": place}
     return made[request.param]

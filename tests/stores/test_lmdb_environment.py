@@ -22,7 +22,7 @@ from batche.stores.lmdb.environment import StoreBusyError
 from batche.stores.lmdb.gate import GATE, ForkGate, GateClosedError
 from batche.stores.lmdb.place import open_place
 from batche.stores.lmdb.upkeep import Limits
-from tests.stores._driving import Server, contents, new_call, server, use, wait_until
+from tests.stores._driving import Server, contents, new_call, new_place, server, use, wait_until
 
 PATIENCE = 0.2
 
@@ -415,8 +415,8 @@ def fork_while_waiting(store: LmdbStore, directory: Path) -> None:
 
 
 def test_environments_of_one_place_share_its_workers_and_nothing_else(tmp_path: Path) -> None:
-    one = LmdbStore.of_function(tmp_path / "p", "one", Limits())
-    two = LmdbStore.of_function(tmp_path / "p", "two", Limits())
+    one = LmdbStore.of_function(new_place(tmp_path), "one", Limits())
+    two = LmdbStore.of_function(new_place(tmp_path), "two", Limits())
     assert one._opened.workers is two._opened.workers
     use(one, [1])
     assert contents(two, [1]) == set()

@@ -13,7 +13,20 @@ import pytest
 from batche.stores.lmdb import LmdbStore, slots
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.slots import Slots
-from tests.stores._driving import NAMESPACE, OTHER, claim, contents, key, keys, new_call, recount, server, use, value
+from tests.stores._driving import (
+    NAMESPACE,
+    OTHER,
+    claim,
+    contents,
+    key,
+    keys,
+    new_call,
+    new_place,
+    recount,
+    server,
+    use,
+    value,
+)
 
 DOMAIN = int.from_bytes(NAMESPACE, "big")
 
@@ -259,8 +272,8 @@ def most_evicted_at_once(store: LmdbStore, action: Callable[[], object]) -> int:
 def test_limits_of_one_function_evict_only_its_entries(tmp_path: Path) -> None:
     from batche.stores.lmdb.upkeep import Limits
 
-    one = LmdbStore.of_function(tmp_path / "p", "private", Limits(3))
-    other = LmdbStore.of_function(tmp_path / "p", "private", Limits(5))
+    one = LmdbStore.of_function(new_place(tmp_path), "private", Limits(3))
+    other = LmdbStore.of_function(new_place(tmp_path), "private", Limits(5))
     use(one, range(10))
     use(other, range(10), namespace=OTHER)
     use(one, [20, 21])

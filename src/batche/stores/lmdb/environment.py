@@ -156,14 +156,16 @@ class Environment:
             with self._errors():
                 return _read(env, body)
         except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
-            raise self._trouble(error) from error
+            if self._env is env or not isinstance(error, lmdb.Error):
+                raise self._trouble(error) from error
+            with self._errors():  # it was closed beside this call
+                return _read(self._handle(), body)
 
     def write(self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
 
         ``after`` is called with what it returned once that is committed, and before another writer's turn.
         """
-        env = self._handle()
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
             if _is_mine(turn):
@@ -171,7 +173,7 @@ class Environment:
             try:
                 try:
                     self._take(turn, patience)
-                    result = _write(env, body)
+                    result = _write(self._handle(), body)
                     after(result)
                     return result
                 finally:

@@ -70,7 +70,8 @@ class Candidates:
 
     def _threshold(self) -> int:
         """A tick that about one in `SHARE` of the entries does not exceed, or, where there are few, any tick."""
-        words = self._slots.words
-        ticks = [words[slot] for slot in self._slots.sample(_SAMPLE) if self._domain in (None, words[slot + DOMAIN])]
+        sample = self._slots.sample(_SAMPLE)
+        words = self._slots.words  # after the sample, which maps what others have added to the table
+        ticks = [words[slot] for slot in sample if self._domain in (None, words[slot + DOMAIN])]
         used = sorted(tick for tick in ticks if 0 < tick < FREE)
         return used[len(used) // SHARE] if len(used) >= _SAMPLE // SHARE else FREE - 1

@@ -24,3 +24,7 @@ class Following:
         self.call = call
         self.keys = keys[: MOST_KEYS if limit is None else min(MOST_KEYS, limit + _TRIED)]
         self.limit = limit
+
+    def first(self, number: int) -> Following:
+        """The same for the first ``number`` keys only."""
+        return self if number == len(self.keys) else Following(self.call, self.keys[:number], self.limit)

@@ -59,7 +59,11 @@ class ForkGate:
             raise ForkedUncleanlyError("forked without Python's fork hooks")
         self._inside[thread] = None  # nothing may be called between here and the return
         if self._forking:
-            self._wait_for_fork(thread)
+            try:
+                self._wait_for_fork(thread)
+            except BaseException:
+                self._inside.pop(thread, None)
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

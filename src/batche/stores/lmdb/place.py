@@ -18,7 +18,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from batche._capacity import default_max_bytes
-from batche._places import hold, make_private_directory, retried
+from batche._places import hold, open_private_directory, retried
 from batche._process import renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
@@ -99,15 +99,18 @@ class OpenEnvironment:
         """The most bytes of a domain that nobody stated a limit for; looked up again after a second."""
         looked, limit = self._default_limit
         if time.monotonic() - looked > _FRESH:
-            limit = max(default_max_bytes(self.path), LEAST_BYTES)
+            try:
+                limit = max(default_max_bytes(self.path), LEAST_BYTES)
+            except OSError as error:
+                raise StoreError(str(self.path), f"is gone or cannot be read ({error})") from error
             self._default_limit = (time.monotonic(), limit)
         return limit
 
 
 def open_place(path: Path) -> Place:
-    """The place at ``path``, made if there is none."""
+    """The place in the directory ``path``, which is there: a runtime place that was removed is not made again here."""
     with _REGISTRY.lock:
-        make_private_directory(path)
+        _check_directory(path)
         _prepare(path, path, lambda: workers.new_table(path), made=path / "workers.lock")
         place = _REGISTRY.places.get(_inode(path))
         if place is None:
@@ -123,7 +126,9 @@ def _prepare(path: Path, place: Path, make: Any, made: Path | None = None) -> No
     try:
         with _sole_maker(place):
             if not _is_file(made):
-                make_private_directory(path)
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(0o700)
+                _check_directory(path)
                 make()
     except OSError as error:
         raise error if isinstance(error, StoreError) else StoreError(str(path), f"cannot be made: {error}") from error
@@ -141,6 +146,13 @@ def _sole_maker(place: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_directory(path: Path) -> None:
+    try:
+        os.close(open_private_directory(path))
+    except FileNotFoundError as error:
+        raise StoreError(str(path), "is gone") from error
 
 
 def _is_file(path: Path) -> bool:

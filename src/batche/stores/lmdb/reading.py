@@ -45,12 +45,17 @@ def read_raw(keys: Sequence[Key], transaction: Transaction) -> tuple[int, int, l
 
     Of all of them, or of as many as one transaction may hold.
     """
-    get = transaction.get
     epoch = totals.read_epoch(transaction, namespace_of(keys[0]))
+    return transaction.id(), epoch, read_records(keys, transaction)
+
+
+def read_records(keys: Sequence[Key], transaction: Transaction) -> list[bytes | None]:
+    """The records of the first of ``keys``: of all, or of as many as one transaction may hold, but of one at least."""
+    get = transaction.get
     raws = [get(ENTRY + key) for key in keys[:PIECE]]
     if len(keys) > PIECE:
         _read_on(keys, get, raws)
-    return transaction.id(), epoch, raws
+    return raws
 
 
 def _read_on(keys: Sequence[Key], get: Callable[[bytes], bytes | None], raws: list[bytes | None]) -> None:

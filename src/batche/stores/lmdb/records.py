@@ -44,7 +44,7 @@ WHOLE: Final = crc32(_CHECKSUM.pack(crc32(b"")))
 """The checksum of any bytes that end with their own checksum, which is how a whole entry is told."""
 _CLAIM: Final = struct.Struct("<IIQQQQQIIB")
 _CALL_PART: Final = struct.calcsize("<IIQQQQQI")
-_DOMAIN: Final = struct.Struct("<QQQqqB")
+_DOMAIN: Final = struct.Struct("<QQQqqBQ")
 _GLOBAL: Final = struct.Struct("<QI")
 _INDEX: Final = struct.Struct(">I")
 _SLOT: Final = struct.Struct(">cI")
@@ -144,7 +144,11 @@ def is_same_epoch(one: bytes, other: bytes) -> bool:
 
 
 class Domain(NamedTuple):
-    """What limits count: a namespace, or a whole store. ``-1`` is no limit; ``by_default`` means nobody stated one."""
+    """What limits count: a namespace, or a whole store. ``-1`` is no limit.
+
+    ``by_default`` means that nobody stated a limit by bytes; ``stated`` is when the limits were last stated, in
+    nanoseconds by wall clock.
+    """
 
     entries: int = 0
     bytes: int = 0
@@ -152,6 +156,7 @@ class Domain(NamedTuple):
     maxsize: int = -1
     max_bytes: int = -1
     by_default: bool = True
+    stated: int = 0
 
 
 def pack_domain(domain: Domain) -> bytes:
@@ -161,8 +166,8 @@ def pack_domain(domain: Domain) -> bytes:
 def unpack_domain(raw: bytes | None) -> Domain:
     if raw is None or len(raw) != _DOMAIN.size:
         return Domain()
-    entries, size, evictions, maxsize, max_bytes, by_default = _DOMAIN.unpack(raw)
-    return Domain(entries, size, evictions, maxsize, max_bytes, bool(by_default))
+    entries, size, evictions, maxsize, max_bytes, by_default, stated = _DOMAIN.unpack(raw)
+    return Domain(entries, size, evictions, maxsize, max_bytes, bool(by_default), stated)
 
 
 def pack_global(generation: int, fresh: int) -> bytes:

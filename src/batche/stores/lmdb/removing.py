@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from batche._types import Key
 from batche.stores.lmdb import totals
-from batche.stores.lmdb.environment import Transaction
-from batche.stores.lmdb.following import MOST_KEYS
+from batche.stores.lmdb.following import MOST_BYTES, MOST_KEYS
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, ENTRY, NAMESPACE, unpack_record
 from batche.stores.lmdb.writing import Writing, keys_of
@@ -34,13 +33,16 @@ def clear_piece(namespace: bytes, last: bytes, writing: Writing) -> tuple[int, b
     """Remove entries of earlier epochs past key ``last``; the number, and where to go on, `None` at the end."""
     epoch = totals.read_epoch(writing.transaction, namespace)
     keys = keys_of(writing.transaction, ENTRY, namespace, last, MOST_KEYS)
-    removed = sum(writing.remove(key) for key in keys if _is_older(writing.transaction, key, epoch))
+    removed, room = 0, MOST_BYTES
+    for key in keys:
+        raw = writing.transaction.get(ENTRY + key) or b""
+        record = unpack_record(raw)
+        if record is None or record.epoch != epoch:
+            removed += writing.remove(key)
+        room -= len(raw)
+        if room < 0:
+            return removed, key
     return removed, keys[-1] if len(keys) == MOST_KEYS else None
-
-
-def _is_older(transaction: Transaction, key: Key, epoch: int) -> bool:
-    record = unpack_record(transaction.get(ENTRY + key) or b"")
-    return record is None or record.epoch != epoch
 
 
 def forget(namespace: bytes, writing: Writing) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from batche._capacity import limits, scarce
-from batche._places import path_place
+from batche._places import make_private_directory, path_place
 from batche._reports import logger
 from batche._types import CacheInfo, Call, Entry, Key, Owner, Stored
+from batche.errors import StoreError
 from batche.stores.base import Answer
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
@@ -20,7 +21,7 @@ from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import MOST_KEYS, Following
 from batche.stores.lmdb.place import OpenEnvironment, open_place
 from batche.stores.lmdb.putting import Putting
-from batche.stores.lmdb.records import DOMAIN, ENTRY, Domain
+from batche.stores.lmdb.records import DOMAIN, Domain
 from batche.stores.lmdb.upkeep import Limits, Upkeep
 from batche.stores.lmdb.workers import Handle, State
 from batche.stores.lmdb.writing import Writing, namespace_of
@@ -65,6 +66,7 @@ class LmdbStore:
     ) -> None:
         stated = Limits(*limits(maxsize, max_bytes))
         place = path_place(path)
+        make_private_directory(place)
         opened = open_place(place).environment("store", durable=durable, map_size=_map_size(stated))
         self._configuration: dict[str, Any] | None = {
             "path": place,
@@ -145,19 +147,21 @@ class LmdbStore:
         """Claim keys in one transaction, each read again in it."""
         epoch = totals.read_epoch(writing.transaction, following.call.namespace)
         found = self._read_again(following.keys, epoch, writing.transaction)
-        answers, died = self._claims.win(writing.transaction, following, found, epoch)
+        answers, died = self._claims.win(writing.transaction, following.first(len(found)), found, epoch)
         if died:
             self._opened.lanes.add(following.call.namespace, {"takeovers": died})
         return answers
 
     def _read_again(self, keys: Sequence[Key], epoch: int, transaction: Transaction) -> Sequence[Entry | None]:
-        """The entries of ``keys`` by now; nothing is read where nothing was committed since they were missed."""
+        """The entries of the first of ``keys`` by now, as many as one transaction may read.
+
+        Nothing is read where nothing was committed since all of them were missed.
+        """
         missed = self._missed
         if missed is not None and missed.still(keys, transaction):
             return [None] * len(keys)
         slots = self._opened.slots
-        raws = [transaction.get(ENTRY + key) for key in keys]
-        return reading.unpack(raws, epoch, slots, slots.tick())
+        return reading.unpack(reading.read_records(keys, transaction), epoch, slots, slots.tick())
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         self._claims.end(call, abandoned=abandoned)
@@ -180,7 +184,7 @@ class LmdbStore:
         victims = self._victims(call.namespace)
         answers: list[Answer] = []
         while not putting.done:
-            putting.scarce = scarce(self._opened.path)
+            putting.scarce = self._is_scarce()
             answers = self._upkeep.write(call.namespace, partial(self._put, putting, following, victims))
             if putting.needs_victims:
                 victims.refill()
@@ -191,6 +195,12 @@ class LmdbStore:
         """One transaction of a put; the last one claims as well."""
         putting.store(writing, victims)
         return self._claim(following, writing) if putting.done and following.keys else []
+
+    def _is_scarce(self) -> bool:
+        try:
+            return scarce(self._opened.path)
+        except OSError as error:
+            raise StoreError(str(self._opened.path), f"is gone or cannot be read ({error})") from error
 
     def _victims(self, namespace: bytes) -> Candidates:
         domain = self._upkeep.domain(namespace)
@@ -228,16 +238,20 @@ class LmdbStore:
             removed += number
         return removed
 
-    def forget(self, namespace: bytes) -> None:
-        """Remove all that is kept for a namespace, unless another living process counts in it."""
-        if self._upkeep.leave(namespace):
+    def forget(self, namespace: bytes) -> bool:
+        """Remove all that is kept for a namespace, unless another living process counts in it; whether it is gone."""
+        if not self._upkeep.leave(namespace):
+            return False
+        if self._read_domain(namespace) != Domain():
             self._clear(namespace)
             self._upkeep.commit(namespace, partial(removing.forget, namespace))
+        return True
 
     # ---- telling ----
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
-        domain = self._read_domain(namespace)  # joins, so that counts kept in this process until then are told
+        self._upkeep.join_if_free(namespace)  # so that counts kept in this process until then are told
+        domain = self._read_domain(namespace)
         counts = totals.count_all(self._opened, namespace)
         return CacheInfo(
             maxsize=None if domain.maxsize < 0 else domain.maxsize,
@@ -249,7 +263,6 @@ class LmdbStore:
         )
 
     def _read_domain(self, namespace: bytes) -> Domain:
-        self._upkeep.join_if_free(namespace)
         key = DOMAIN + self._upkeep.domain(namespace)
         return records.unpack_domain(self._opened.lmdb.read(lambda transaction: transaction.get(key)))
 

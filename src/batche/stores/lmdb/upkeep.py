@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from batche._process import boot_identity
@@ -29,18 +29,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decoration or a store's maker states; `None`: nothing stated."""
+    """What a decoration or a store's maker states, and when; `None`: nothing stated."""
 
     maxsize: int | None = None
     max_bytes: int | None = None
+    when: int = field(default_factory=time.time_ns)
 
     def applied_to(self, domain: Domain, fallback: int) -> Domain:
-        """``domain`` with what is stated here; ``fallback`` bytes where nobody ever stated a limit."""
+        """``domain`` with what is stated here, unless somebody stated limits later.
+
+        ``fallback`` bytes where nobody ever stated a limit. A process first uses a function some time after it was
+        decorated, a forked child perhaps long after: so the moment of decoration decides, not that of use.
+        """
+        if domain.max_bytes < 0:
+            domain = domain._replace(max_bytes=fallback, by_default=True)
+        if self.when <= domain.stated:
+            return domain
         if self.maxsize is not None:
-            domain = domain._replace(maxsize=self.maxsize)
+            domain = domain._replace(maxsize=self.maxsize, stated=self.when)
         if self.max_bytes is not None:
-            return domain._replace(max_bytes=self.max_bytes, by_default=False)
-        return domain if domain.max_bytes >= 0 else domain._replace(max_bytes=fallback, by_default=True)
+            domain = domain._replace(max_bytes=self.max_bytes, by_default=False, stated=self.when)
+        return domain
 
 
 class Upkeep:

@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from pathlib import Path
-from typing import Final
+from threading import RLock
+from typing import Any, Final
 
+from batche._process import renew_after_fork
 from batche.errors import StoreError
 
 WORD: Final = 8
+_NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""A map of Python keeps a descriptor of its own, unless it is told not to."""
+
+
+class _Assigning:
+    """Guards the assignment of views, so that a smaller one never takes the place of a larger one."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = RLock()  # re-entrant: a signal handler may come in between
+
+
+_ASSIGNING: Final = _Assigning()
 
 
 class Words:
@@ -21,14 +40,24 @@ class Words:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.view: memoryview
+        self.view = memoryview(b"").cast("Q")
         self._map()
 
     def _map(self) -> None:
+        """Map the file as it is. What another thread mapped meanwhile is larger, and stays."""
+        try:
+            view = self._mapped()
+        except OSError as error:
+            raise StoreError(str(self.path), f"is gone or cannot be mapped ({error})") from error
+        with _ASSIGNING.lock:
+            if len(view) > len(self.view):
+                self.view = view
+
+    def _mapped(self) -> memoryview:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             size = os.fstat(descriptor).st_size
-            self.view = memoryview(mmap.mmap(descriptor, size)).cast("Q")
+            return memoryview(mmap.mmap(descriptor, size, **_NO_DESCRIPTOR)).cast("Q")
         except ValueError as error:
             raise StoreError(str(self.path), f"is damaged: {error}; delete the directory") from error
         finally:
@@ -40,15 +69,19 @@ class Words:
     def refresh(self) -> None:
         """Map again what another process has added."""
         try:
-            if os.stat(self.path).st_size > len(self.view) * WORD:
-                self._map()
+            size = os.stat(self.path).st_size
         except OSError as error:
             raise StoreError(str(self.path), f"is gone or cannot be read ({error})") from error
+        if size > len(self.view) * WORD:
+            self._map()
 
     def grow(self, words: int) -> None:
         """Add ``words`` zero words at the end. The caller holds the writer's lock."""
         self.refresh()
-        allocate(self.path, (len(self.view) + words) * WORD)
+        try:
+            allocate(self.path, (len(self.view) + words) * WORD)
+        except OSError as error:
+            raise StoreError(str(self.path), f"cannot grow ({error})") from error
         self._map()
 
 
