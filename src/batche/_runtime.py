@@ -267,19 +267,11 @@ def _retire(path: Path) -> None:
         try:
             descriptor = _hold(path, fcntl.LOCK_EX)
         except FileNotFoundError:
-            _take_away_unlocked(path)
+            path.rmdir()  # no lock file: being made, or removed, by somebody else, or left empty by them
             return
         if descriptor is not None:
             _take_away(path)
             os.close(descriptor)
-
-
-def _take_away_unlocked(path: Path) -> None:
-    """Remove a place without a lock file: one that is being made or removed is empty then, and nobody's is used."""
-    if any(path.iterdir()):
-        _take_away(path)
-    else:
-        path.rmdir()
 
 
 def _take_away(path: Path) -> None:
