@@ -74,6 +74,15 @@ def test_the_function_is_given_the_missing_items_in_first_seen_order(keeping: di
     assert function.calls == [[3, 1, 2], [5, 4]]
 
 
+def test_however_many_are_missing_the_function_is_called_once_in_order(keeping: dict[str, Any]) -> None:
+    function = Counting(lambda items: items)
+    many = cached(function, keeping)
+    assert many([7, 4999]) == [7, 4999]
+    assert many(list(range(5000))) == list(range(5000))
+    missing = [item for item in range(5000) if item not in (7, 4999)]
+    assert function.calls == [[7, 4999], missing]
+
+
 def test_the_function_may_do_to_its_list_what_it_likes(options: dict[str, Any]) -> None:
     def consuming(items: list[int]) -> list[int]:
         return [items.pop(0) + 1 for _ in range(len(items))]

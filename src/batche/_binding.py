@@ -37,6 +37,7 @@ if sys.platform != "win32":
 
 PRIVATE: Final = "private"
 """The environment of a runtime place that all private namespaces share."""
+FOREVER: Final = float("inf")
 _RETRY: Final = 1.0
 """Seconds after which a store that could not be opened is tried again."""
 
@@ -61,7 +62,7 @@ class Bound:
 
     keyer: Keyer
     settings: Settings
-    until: float = float("inf")  # monotonic time from which on a better store is looked for
+    until: float = FOREVER  # monotonic time from which on a better store is looked for
 
 
 class Copies:
@@ -96,7 +97,7 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
 
     ``before`` is what an earlier attempt came to: a store that still cannot be opened goes on with its counts.
     """
-    until = float("inf")
+    until = FOREVER
     try:
         store = open_store(function, namespace, stated, reports)
     except StoreError as error:

@@ -90,7 +90,7 @@ class CachedFunction(Generic[P, R]):
 
     def _bound(self) -> _binding.Bound:
         use = self._use
-        if use is None or (use.until != float("inf") and time.monotonic() > use.until):
+        if use is None or (use.until != _binding.FOREVER and time.monotonic() > use.until):
             use = self._bind()
         return use
 

@@ -61,11 +61,12 @@ class Run:
             found = self.settings.store.read(self.plan.by_use)
         except StoreError:
             return None  # the steps meet it again, and tell
-        if not self.results.accept_all(found):
+        results = self.results.recall(found)
+        if results is None:
             self._found = found
-            return None
-        self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
-        return self.results.merge()
+        else:
+            self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
+        return results
 
     def _prepare(self) -> None:
         self.call.holds = False  # there from here on: a fork's copy of this run must tell that it is one

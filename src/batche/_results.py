@@ -35,17 +35,22 @@ class Results:
         self.count(outcome)
         return True
 
-    def accept_all(self, entries: Sequence[Entry | None]) -> bool:
-        """The same for all keys at once; `False` unless each has an entry that can be decoded."""
+    def recall(self, entries: Sequence[Entry | None]) -> list[Any] | None:
+        """The results of all positions, where each distinct key has an entry that can be decoded; `None` elsewhere.
+
+        ``entries`` are in order of use. This is the path of a call that only hits.
+        """
         if not all(entries):
-            return False
+            return None
         decode = self._settings.codec.decode
         try:
             values = [decode(entry[0]) for entry in entries if entry]
         except Exception:
-            return False  # one by one, to find out which
+            return None  # the steps find out which
+        if not self._plan.has_duplicates:
+            return values
         self._values = dict(zip(self._plan.by_use, values, strict=True))
-        return True
+        return self.merge()
 
     def encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         """The entries of computed ``keys`` in order of use, without those that no codec takes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -10,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 import batche
@@ -28,6 +31,18 @@ def square(numbers: list[int]) -> list[int]:
 @cache_batch_variable("numbers")
 def computed_by(numbers: list[int]) -> list[int]:
     return [os.getpid()] * len(numbers)
+
+
+calls = itertools.count()
+
+
+def nth_call(numbers: list[int]) -> list[int]:
+    return [next(calls)] * len(numbers)
+
+
+def call_pickled(pickled: bytes) -> Any:
+    """As a task does: the copy of the function is gone with it."""
+    return cloudpickle.loads(pickled)([1, 2, 3])
 
 
 class Model:
@@ -91,6 +106,68 @@ def test_an_executor_of_processes_shares_the_cache(context: Any) -> None:
     with ProcessPoolExecutor(2, mp_context=context) as executor:
         assert list(executor.map(square, [[1, 2], [2, 3], [3, 1]])) == [[1, 4], [4, 9], [9, 1]]
     assert square.cache_info().misses == 3
+
+
+def test_what_has_no_name_is_computed_once_though_each_task_has_a_copy_of_its_own(context: Any) -> None:
+    private = cache_batch_variable("numbers")(functools.partial(nth_call))
+    with context.Pool(1) as pool:
+        first, *others = pool.map(private, [[1, 2, 3]] * 4, chunksize=1)
+        pool.close()
+        pool.join()
+    assert others == [first] * 3
+
+
+def test_what_goes_by_value_is_computed_once_though_each_task_has_a_copy_of_its_own(context: Any) -> None:
+    pickled = cloudpickle.dumps(private := cache_batch_variable("numbers")(lambda numbers: [os.urandom(8)] * 3))
+    with context.Pool(1) as pool:
+        first, *others = pool.map(call_pickled, [pickled] * 4, chunksize=1)
+        pool.close()
+        pool.join()
+    assert others == [first] * 3
+    assert private([1, 2, 3]) == first
+
+
+def use_another_private_function() -> Any:
+    """A first use of one, which removes the entries of those that are gone; returns its store."""
+    another = cache_batch_variable("numbers")(lambda numbers: numbers)
+    another([1])
+    return another.store
+
+
+def test_what_workers_stored_goes_with_the_wrapper_of_the_program(context: Any) -> None:
+    private = cache_batch_variable("numbers")(functools.partial(nth_call))
+    namespace = private._declared.private.id
+    with context.Pool(1) as pool:
+        pool.map(private, [[1, 2, 3]])
+        pool.close()
+        pool.join()
+    assert use_another_private_function().stats(namespace).currsize == 3
+    del private
+    assert use_another_private_function().stats(namespace).currsize == 0
+
+
+def call_and_stay(private: Any, ready: Any, end: Any) -> None:
+    private([1])
+    ready.set()
+    end.wait(60)
+
+
+def test_what_a_forked_child_still_uses_goes_once_the_child_is_gone() -> None:
+    context = multiprocessing.get_context("fork")
+    ready, end = context.Event(), context.Event()
+    private = cache_batch_variable("numbers")(functools.partial(nth_call))
+    namespace = private._declared.private.id
+    private([1, 2, 3])
+    child = context.Process(target=call_and_stay, args=(private, ready, end))
+    child.start()
+    try:
+        assert ready.wait(60)
+        del private
+        assert use_another_private_function().stats(namespace).currsize == 3
+    finally:
+        end.set()
+        child.join()
+    assert use_another_private_function().stats(namespace).currsize == 0
 
 
 def run(program: Path, *arguments: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.processes._tools import Cast, Scene
 from tests.processes.programs import nesting
-from tests.processes.programs.scenes import Behaviour, call
+from tests.processes.programs.scenes import Behaviour, call, plain
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
@@ -64,3 +64,27 @@ def test_sixty_random_acyclic_recursions_across_three_processes_finish(tmp_path:
     with Cast() as cast:
         tasks = [actor.begin(nesting.walk, scene, seed, 60) for seed, actor in enumerate(cast.actors(3))]
         assert [task.result() for task in tasks] == [0, 0, 0]
+
+
+def test_a_signal_handler_does_not_wait_for_the_call_that_it_interrupts_in_its_codec(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path, codec=nesting.Signalled(tmp_path))
+    with Cast() as cast:
+        task = cast.actor().begin(nesting.call_with_handler, scene, [1, 2], in_main_thread=True)
+        assert task.result() == [10, 20]
+    assert scene.journal("handled").lines() == ["10", "20"]
+
+
+def test_a_signal_handler_does_not_wait_for_the_call_that_it_interrupts_in_its_claim(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        task = cast.actor().begin(nesting.call_with_handler_once_claimed, scene, [1, 2], in_main_thread=True)
+        assert task.result() == [10, 20]
+    assert scene.journal("handled").lines() == ["10", "20"]
+    assert scene.journal().lines() == ["1", "2", "1", "2"]
+
+
+def test_codecs_that_want_what_the_other_call_holds_do_not_wait_in_a_circle(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path, codec=nesting.Calling(tmp_path))
+    with Cast() as cast:
+        tasks = [actor.begin(call, scene, plain, [item]) for item, actor in enumerate(cast.actors(2), 1)]
+        assert [task.result() for task in tasks] == [[10], [20]]

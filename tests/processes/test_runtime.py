@@ -466,6 +466,87 @@ def test_a_place_that_was_deleted_is_made_again(roots: Roots, damage: str) -> No
     assert roots.left() == []
 
 
+CACHED = """
+from batche import StoreError, cache_batch_variable
+
+computing, goes_on = threading.Event(), threading.Event()
+
+@cache_batch_variable("numbers", name="plus_one")
+def plus_one(numbers):
+    computing.set()
+    if 99 in numbers:
+        goes_on.wait()
+    return [number + 1 for number in numbers]
+
+def show_calls():
+    show(plus_one([1]), plus_one([2]), plus_one([1, 2, 3]))
+    try:
+        plus_one.cache_info()
+    except StoreError:
+        pass
+    show("done")
+"""
+
+
+def test_calls_of_an_exit_handler_that_comes_after_the_place_has_gone_answer(roots: Roots) -> None:
+    shown = roots.run(CACHED + textwrap.dedent("""
+        atexit.unregister(_runtime.leave)
+        atexit.register(show_calls)
+        atexit.register(_runtime.leave)
+        plus_one([1])
+    """))  # fmt: skip
+    assert shown == ["[2] [3] [2, 3, 4]", "done"]
+    assert roots.left() == []
+
+
+def test_calls_after_the_place_was_deleted_answer(roots: Roots) -> None:
+    shown = roots.run(CACHED + textwrap.dedent("""
+        import shutil
+        plus_one([1])
+        shutil.rmtree(_runtime.join().path)
+        show_calls()
+    """))  # fmt: skip
+    assert shown == ["[2] [3] [2, 3, 4]", "done"]
+    assert roots.left() == []
+
+
+def test_a_call_of_a_daemon_that_is_computing_when_the_place_goes_answers(roots: Roots) -> None:
+    shown = roots.run(CACHED + textwrap.dedent("""
+        def call():
+            show(plus_one([1, 99]))
+            show_calls()
+
+        daemon = threading.Thread(target=call, daemon=True)
+        daemon.start()
+        computing.wait()
+        _runtime.leave()
+        goes_on.set()
+        daemon.join()
+    """))  # fmt: skip
+    assert shown == ["[2, 100]", "[2] [3] [2, 3, 4]", "done"]
+    assert roots.left() == []
+
+
+@pytest.mark.parametrize("options", ["name='own'", ""], ids=["named", "private"])
+def test_a_place_that_goes_before_a_first_use_opens_it_is_not_made_again(roots: Roots, options: str) -> None:
+    """As under a daemon thread: the last member leaves between its join and the opening of an environment."""
+    shown = roots.run(CACHED + textwrap.dedent(f"""
+        join = _runtime.join
+
+        def join_too_late():
+            place = join()
+            _runtime.leave()
+            return place
+
+        _runtime.join = join_too_late
+        late = cache_batch_variable("numbers", {options})(lambda numbers: numbers)
+        show(late([1, 2]), *os.listdir(_places.SHARED_MEMORY))
+        os._exit(0)
+    """))  # fmt: skip
+    assert shown == ["[1, 2]"]
+    assert roots.left() == []
+
+
 def test_without_shared_memory_the_place_is_in_the_directory_for_temporary_files(roots: Roots) -> None:
     roots.memory.rmdir()
     (path,) = roots.run("show(_runtime.join().path)")

@@ -9,7 +9,16 @@ import pytest
 
 from tests.processes._tools import Cast, Scene
 from tests.processes.programs import crowds, writers
-from tests.processes.programs.scenes import call, contains, held, info, meeting, plain, wait_for_waiters
+from tests.processes.programs.scenes import (
+    call,
+    contains,
+    held,
+    info,
+    meeting,
+    plain,
+    sized_and_held,
+    wait_for_waiters,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
@@ -26,6 +35,22 @@ def test_overlapping_batches_of_many_threads_and_processes_compute_each_item_onc
     assert counted.misses == counted.currsize == len(set(asked))
     assert counted.hits + counted.misses + counted.waits == len(asked)
     assert (counted.evictions, counted.takeovers, counted.rejected, counted.errors) == (0, 0, 0, 0)
+
+
+def test_two_processes_compute_thousands_of_items_in_one_call_each(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        one, other = cast.actors(2)
+        first = one.begin(call, scene, sized_and_held, range(5000))
+        scene.flag("inside-0").wait()
+        second = other.begin(call, scene, sized_and_held, range(2000, 7000))
+        scene.flag("inside-5000").wait()
+        scene.flag("go-0").set()
+        scene.flag("go-5000").set()
+        assert first.result() == [10 * item for item in range(5000)]
+        assert second.result() == [10 * item for item in range(2000, 7000)]
+    assert scene.journal("sizes").lines() == ["5000", "2000"]
+    assert scene.journal().lines() == [str(item) for item in range(7000)]
 
 
 def test_a_caller_waits_for_what_another_process_computes(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import signal
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.processes._tools import Scene
@@ -115,3 +118,62 @@ def walk(scene: Scene, seed: int, graphs: int) -> int:
     for thread in threads:
         thread.join()
     return sum(wrong) + (len(wrong) != 2 * graphs)
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A codec that calls the cached function whose results it encodes, as the code of a pickled object may."""
+
+    directory: Path
+    name: str = "calling"
+
+    def encode(self, value: Any) -> bytes:
+        scene = Scene.at(self.directory, codec=self)
+        if not scene.flag(f"in-{value}").is_set():
+            _meet(scene, str(value), str(30 - value))
+            assert scenes.call(scene, scenes.plain, [(30 - value) // 10]) == [30 - value]
+        return str(value).encode()
+
+    def decode(self, data: bytes) -> Any:
+        return int(data)
+
+
+@dataclass(frozen=True)
+class Signalled:
+    """A codec that a signal meets when it first encodes."""
+
+    directory: Path
+    name: str = "signalled"
+
+    def encode(self, value: Any) -> bytes:
+        _signal_once(Scene.at(self.directory))
+        return str(value).encode()
+
+    def decode(self, data: bytes) -> Any:
+        return int(data)
+
+
+def _signal_once(scene: Scene) -> None:
+    if not scene.flag("signalled").is_set():
+        scene.flag("signalled").set()
+        signal.raise_signal(signal.SIGUSR1)
+
+
+def call_with_handler(scene: Scene, items: list[Any]) -> list[Any]:
+    """Call, with a signal handler that makes the same call; in the main thread."""
+    signal.signal(signal.SIGUSR1, lambda *_: scene.journal("handled").note(*scenes.call(scene, scenes.plain, items)))
+    return scenes.call(scene, scenes.plain, items)
+
+
+def call_with_handler_once_claimed(scene: Scene, items: list[Any]) -> list[Any]:
+    """The same; the signal comes when the claim is written and the call does not know of it yet."""
+    store = scenes.function(scene, scenes.plain).store
+    claim = store.claim
+
+    def signalled(*arguments: Any) -> Any:
+        answers = claim(*arguments)
+        _signal_once(scene)
+        return answers
+
+    store.claim = signalled
+    return call_with_handler(scene, items)

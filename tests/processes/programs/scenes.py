@@ -97,6 +97,12 @@ def held(scene: Scene, items: list[Any]) -> None:
     scene.flag(f"go-{items[0]}").wait()
 
 
+def sized_and_held(scene: Scene, items: list[Any]) -> None:
+    """As `held`; how many items each call has is written down."""
+    scene.journal("sizes").note(len(items))
+    held(scene, items)
+
+
 def signed(scene: Scene, items: list[Any]) -> list[Any]:
     """The answer says which computation it is of, counted over all processes; each waits for its own word to go on."""
     number = len(scene.journal().lines())

@@ -108,16 +108,16 @@ class LmdbStore:
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         if keys:
             self._upkeep.join_if_free(namespace_of(keys[0]))
-        slots, snapshot = self._opened.slots, None
+        opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
-        entries: list[Entry | None] = []
+        snapshot, entries = 0, list[Entry | None]()
         while len(entries) < len(keys):
             done = len(entries)
             part = keys[done : done + MOST_KEYS] if done or len(keys) > MOST_KEYS else keys
-            number, epoch, raws = self._opened.lmdb.read(partial(reading.read_raw, part))
-            snapshot = number if snapshot is None else snapshot
+            number, epoch, raws = opened.lmdb.read(partial(reading.read_raw, part))
+            snapshot = snapshot if done else number
             entries += reading.unpack(raws, epoch, slots, tick + done if use else 0)
-        if snapshot is not None and not all(entries):
+        if not all(entries):
             self._missed = reading.missed(snapshot, keys, entries)
         return entries
 
