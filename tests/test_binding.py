@@ -17,6 +17,7 @@ from batche._places import named_place
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
 from batche.stores.null import NullStore
+from tests.processes._tools import exit_status, fork
 
 
 def double(numbers: list[int]) -> list[int]:
@@ -202,6 +203,23 @@ def test_the_last_limit_that_is_stated_holds_for_all(tmp_path: Path) -> None:
     assert unstated.cache_info().maxsize == 2
 
 
+def test_an_older_limit_does_not_come_back_with_a_late_first_use(tmp_path: Path) -> None:
+    older, newer = cached(store=tmp_path, maxsize=2), cached(store=tmp_path, maxsize=10)
+    newer([1, 2, 3, 4, 5])
+    older([6])
+    assert (older.cache_info().maxsize, older.cache_info().currsize) == (10, 6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_an_older_limit_does_not_come_back_with_a_forked_child(tmp_path: Path) -> None:
+    older = cached(store=tmp_path, maxsize=2)
+    older([1])
+    newer = cached(store=tmp_path, maxsize=10)
+    newer([2, 3, 4, 5])
+    assert exit_status(fork(lambda: int(older([6]) != [12]))) == 0
+    assert (newer.cache_info().maxsize, newer.cache_info().currsize) == (10, 6)
+
+
 def test_each_name_has_an_environment_and_limits_of_its_own(tmp_path: Path) -> None:
     doubling, tripling = cached(store=tmp_path, maxsize=1), cached("triple", triple, store=tmp_path)
     doubling([1, 2])
@@ -241,6 +259,16 @@ def test_an_invalidation_that_cannot_be_written_raises_strict_or_not(blocked: Pa
         function.cache_invalidate([1])
     with pytest.raises(StoreError, match=str(blocked)):
         function.cache_clear()
+
+
+def test_calls_answer_though_the_directory_was_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    function = cached(store=tmp_path / "store")
+    function([1])
+    shutil.rmtree(tmp_path / "store")
+    assert [function(batch) for batch in ([1], [2], [1, 2, 3])] == [[2], [4], [2, 4, 6]]
+    assert len(caplog.records) == 1
+    with pytest.raises(StoreError):
+        function.cache_info()
 
 
 def test_strict_raises_at_every_call(blocked: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -257,6 +257,25 @@ def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:
     assert (unclean, trouble) == (0, [])
 
 
+class InterruptedGate(ForkGate):
+    """Whoever waits for a fork is interrupted as the wait begins."""
+
+    def _wait_for_fork(self, thread: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_who_is_interrupted_at_the_gate_may_pass_it_later() -> None:
+    gate = InterruptedGate()
+    gate._forking[-1] = None
+    with pytest.raises(KeyboardInterrupt), gate:
+        pass
+    gate._forking.clear()
+    with gate:
+        pass
+    gate.close()
+    assert gate._clean
+
+
 def test_nobody_is_alone_while_another_thread_forks() -> None:
     gate = ForkGate()
     closed, opened = threading.Event(), threading.Event()

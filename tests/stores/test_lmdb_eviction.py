@@ -188,6 +188,20 @@ def make_store(path: Path) -> LmdbStore:
     return LmdbStore(path)
 
 
+def use_there(store: LmdbStore, numbers: list[int]) -> None:
+    use(store, numbers)
+
+
+def test_a_first_scan_meets_a_table_that_another_process_has_grown(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s", maxsize=3000)
+    use(store, [0])
+    with server(make_store, tmp_path / "s") as other:
+        other.do(use_there, list(range(1, 3000)))
+    use(store, [3000])
+    assert contents(store, range(3001)) == set(range(1, 3001))
+    recount(store)
+
+
 def read_until(store: LmdbStore, numbers: list[int], end: Path) -> int:
     rounds = 0
     while not end.exists():

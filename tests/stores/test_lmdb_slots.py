@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batche._process import boot_ns
-from batche.stores.lmdb import slots
+from batche.stores.lmdb import slots, words
 from batche.stores.lmdb.slots import CHUNK, FREE, GENERATION, Slots
 from tests.stores._driving import server
 
@@ -94,6 +96,24 @@ def test_what_another_process_added_is_mapped_on_demand(directory: Path) -> None
         table.words[before - 1] = 5
         assert len(table.refresh()) == 2 * before - slots.HEADER_WORDS
         assert table.words[before - 1] == 5
+
+
+def test_a_map_that_another_thread_has_overtaken_does_not_replace_the_larger_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = words.Words(directory / "slots")
+    size = len(table)
+    really_map = mmap.mmap
+
+    def overtaken(*arguments: Any, **options: Any) -> mmap.mmap:
+        mapped = really_map(*arguments, **options)
+        monkeypatch.undo()
+        table.grow(512)
+        return mapped
+
+    monkeypatch.setattr(mmap, "mmap", overtaken)
+    table._map()
+    assert len(table) == size + 512
 
 
 def test_every_commit_changes_the_number_of_commits(directory: Path) -> None:

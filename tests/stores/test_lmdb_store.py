@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from batche._types import MINE, Owner
 from batche.stores.lmdb import LmdbStore, records
+from batche.stores.lmdb.following import MOST_BYTES
+from batche.stores.lmdb.reading import PIECE
+from batche.stores.lmdb.upkeep import Limits
 from tests.stores._driving import (
     NAMESPACE,
     OTHER,
@@ -22,6 +27,7 @@ from tests.stores._driving import (
     key,
     keys,
     new_call,
+    new_place,
     random_steps,
     recount,
     server,
@@ -301,3 +307,79 @@ def test_a_store_pickles_as_its_configuration(tmp_path: Path) -> None:
     assert copy._opened is store._opened
     assert contents(copy, [1]) == {1}
     assert os.fspath(tmp_path) in repr(copy)
+
+
+# ---- what one transaction may do ----
+
+
+class Metered:
+    """A transaction that keeps how many bytes were read under each key."""
+
+    def __init__(self, transaction: Any) -> None:
+        self.transaction = transaction
+        self.read: dict[bytes, int] = {}
+
+    def get(self, name: bytes) -> bytes | None:
+        raw: bytes | None = self.transaction.get(name)
+        self.read[name] = len(raw or b"")
+        return raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transaction, name)
+
+
+def most_read_at_once(store: LmdbStore, action: Callable[[], object]) -> int:
+    """The most bytes that one write transaction of ``action`` reads."""
+    lmdb, reads = store._opened.lmdb, [0]
+    write = lmdb.write
+
+    def metered(body: Callable[[Any], Any], **options: Any) -> Any:
+        def read_and_noted(transaction: Any) -> Any:
+            meter = Metered(transaction)
+            result = body(meter)
+            reads.append(sum(meter.read.values()))
+            return result
+
+        return write(read_and_noted, **options)
+
+    lmdb.write = metered  # type: ignore[method-assign]  # looks at each transaction
+    try:
+        action()
+    finally:
+        del lmdb.write  # the class's own again
+    return max(reads)
+
+
+def test_a_claim_of_what_has_been_stored_meanwhile_reads_a_piece_at_a_time(tmp_path: Path) -> None:
+    numbers, size = range(300), 100 * KIB
+    use(store := LmdbStore(tmp_path / "s"), numbers, size=size)
+    late, call, won = LmdbStore(tmp_path / "s"), new_call(), list[int]()
+    most = most_read_at_once(late, lambda: won.extend(claim(late, call, numbers)))
+    late.release(call)
+    assert won == []
+    assert size < most <= MOST_BYTES + PIECE * (size + KIB)
+    assert contents(store, numbers) == set(numbers)
+
+
+def test_a_clear_reads_a_piece_at_a_time(tmp_path: Path) -> None:
+    numbers, size = range(300), 100 * KIB
+    use(store := LmdbStore(tmp_path / "s"), numbers, size=size)
+    assert size < most_read_at_once(store, lambda: store.clear(NAMESPACE)) <= MOST_BYTES + 2 * size
+    assert contents(store, numbers) == set()
+    recount(store)
+
+
+# ---- opened again ----
+
+
+def test_a_namespace_is_forgotten_though_its_environment_was_closed_in_between(tmp_path: Path) -> None:
+    """Its lane is this process's still, and no other process counts."""
+    place = new_place(tmp_path)
+    kept = LmdbStore.of_function(place, "other", Limits())  # so that this process stays a worker of the place
+    use(kept, [1], namespace=OTHER)
+    use(LmdbStore.of_function(place, "private", Limits()), range(3))
+    gc.collect()
+    again = LmdbStore.of_function(place, "private", Limits())
+    assert again.forget(NAMESPACE)
+    assert [lane for lane in again._opened.lanes.all() if lane.namespace == NAMESPACE] == []
+    assert contents(again, range(3)) == set()

@@ -1,14 +1,14 @@
 """A file whose bytes are locked by `fcntl.lockf`, opened once for each use and closed when nobody holds it.
 
 Closing any descriptor of a file drops all locks that the process has on that file. So of several descriptors of one
-file none is closed while another is in use; what is left of a race stays open, which costs a descriptor.
+file none is closed while another is in use: they are closed together with the last one.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
@@ -20,10 +20,11 @@ _Inode = tuple[int, int]
 
 
 class _Open:
-    """How many descriptors of each file are in use."""
+    """How many descriptors of each file are in use, and those that are to be closed once none is."""
 
     def __init__(self) -> None:
         self.files: Counter[_Inode] = Counter()
+        self.unused: defaultdict[_Inode, list[int]] = defaultdict(list)
         self.after_fork()
         renew_after_fork(self)
 
@@ -50,7 +51,9 @@ class LockFile:
 def _let_go(descriptor: int, inode: _Inode) -> None:
     with _OPEN.lock:
         _OPEN.files[inode] -= 1
+        _OPEN.unused[inode].append(descriptor)
         if _OPEN.files[inode] <= 0:
             del _OPEN.files[inode]
-            with suppress(OSError):  # somebody closed it for us
-                os.close(descriptor)
+            for unused in _OPEN.unused.pop(inode):
+                with suppress(OSError):  # somebody closed it for us
+                    os.close(unused)

@@ -131,8 +131,12 @@ class Upkeep:
         """Give up a namespace; whether no other living process counts in it."""
         self._opened.lanes.drop(namespace)
         self._joined.discard(namespace)
-        alive = self._opened.workers.alive
-        return not any(lane.namespace == namespace and alive(lane.row, lane.token) for lane in self._opened.lanes.all())
+        workers, lanes = self._opened.workers, self._opened.lanes
+        left = [lane for lane in lanes.all() if lane.namespace == namespace]
+        for lane in left:
+            if lane.token == workers.token:  # taken when this environment was open in this process before
+                lanes.free(lane)
+        return not any(lane.token != workers.token and workers.alive(lane.row, lane.token) for lane in left)
 
     # ---- the dead ----
 
