@@ -30,7 +30,6 @@ from batche.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
 
 _MAIN = ("__main__", "__mp_main__")
 
@@ -390,4 +389,4 @@ def _restore(
     return CachedFunction(reference, options, declared)
 
 
-__all__ = ["CachedFunction", "SignatureError", "cache_batch_variable"]
+__all__ = ["CachedFunction", "cache_batch_variable"]

@@ -259,8 +259,3 @@ def make(path: Path, **about: Any) -> None:
         draft.rename(path / "format")
     except OSError as error:
         raise StoreError(str(path), f"cannot be made: {error}") from error
-
-
-def is_made(path: Path) -> bool:
-    """Whether `make` was finished here."""
-    return (path / "format").exists()

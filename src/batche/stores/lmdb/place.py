@@ -18,7 +18,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from batche._capacity import default_max_bytes
-from batche._places import hold, open_private_directory, retried
+from batche._places import as_store_error, hold, open_private_directory, retried
 from batche._process import renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
@@ -99,10 +99,8 @@ class OpenEnvironment:
         """The most bytes of a domain that nobody stated a limit for; looked up again after a second."""
         looked, limit = self._default_limit
         if time.monotonic() - looked > _FRESH:
-            try:
+            with as_store_error(str(self.path)):
                 limit = max(default_max_bytes(self.path), LEAST_BYTES)
-            except OSError as error:
-                raise StoreError(str(self.path), f"is gone or cannot be read ({error})") from error
             self._default_limit = (time.monotonic(), limit)
         return limit
 
@@ -123,15 +121,12 @@ def _prepare(path: Path, place: Path, make: Any, made: Path | None = None) -> No
     made = made or path / "format"
     if _is_file(made):
         return
-    try:
-        with _sole_maker(place):
-            if not _is_file(made):
-                with contextlib.suppress(FileExistsError):
-                    path.mkdir(0o700)
-                _check_directory(path)
-                make()
-    except OSError as error:
-        raise error if isinstance(error, StoreError) else StoreError(str(path), f"cannot be made: {error}") from error
+    with as_store_error(str(path)), _sole_maker(place):
+        if not _is_file(made):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(0o700)
+            _check_directory(path)
+            make()
 
 
 @contextlib.contextmanager

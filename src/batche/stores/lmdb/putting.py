@@ -13,7 +13,6 @@ from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import LEAST_BYTES, MOST_BYTES, MOST_KEYS
-from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, is_same_call, is_same_epoch
 from batche.stores.lmdb.writing import Writing
 
@@ -31,7 +30,6 @@ class Putting:
 
     def __init__(
         self,
-        opened: OpenEnvironment,
         claims: Claims,
         call: Call,
         entries: Sequence[tuple[Key, Any]],
@@ -45,7 +43,6 @@ class Putting:
         self.needs_victims = False
         self.evicted_by_default = False
         self.most_bytes = 0
-        self._opened = opened
         self._claims = claims
         self._drop = drop
         self._entries = list(entries)
@@ -68,7 +65,7 @@ class Putting:
             for key in keys:
                 writing.transaction.put(CLAIM + key, mine)
             return
-        writing.add_all(keys, values, self._opened.slots.tick(), time.time_ns(), epoch)
+        writing.add_all(keys, values, writing.slots.tick(), time.time_ns(), epoch)
         self.kept.update(keys)
         self._stored += len(part)
         self.done = self._stored == len(self._entries)

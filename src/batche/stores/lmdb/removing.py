@@ -9,7 +9,7 @@ from batche.stores.lmdb import totals
 from batche.stores.lmdb.following import MOST_BYTES, MOST_KEYS
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, ENTRY, NAMESPACE, unpack_record
-from batche.stores.lmdb.writing import Writing, keys_of
+from batche.stores.lmdb.writing import Writing, entry_keys
 
 
 def delete(keys: Sequence[Key], writing: Writing) -> int:
@@ -32,7 +32,7 @@ def raise_epoch(opened: OpenEnvironment, namespace: bytes, writing: Writing) -> 
 def clear_piece(namespace: bytes, last: bytes, writing: Writing) -> tuple[int, bytes | None]:
     """Remove entries of earlier epochs past key ``last``; the number, and where to go on, `None` at the end."""
     epoch = totals.read_epoch(writing.transaction, namespace)
-    keys = keys_of(writing.transaction, ENTRY, namespace, last, MOST_KEYS)
+    keys = entry_keys(writing.transaction, namespace, last, MOST_KEYS)
     removed, room = 0, MOST_BYTES
     for key in keys:
         raw = writing.transaction.get(ENTRY + key) or b""

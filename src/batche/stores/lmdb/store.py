@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from batche._capacity import limits, scarce
-from batche._places import make_private_directory, path_place
+from batche._places import as_store_error, make_private_directory, path_place
 from batche._reports import logger
 from batche._types import CacheInfo, Call, Entry, Key, Owner, Stored
-from batche.errors import StoreError
 from batche.stores.base import Answer
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
@@ -179,12 +178,13 @@ class LmdbStore:
         claim: Sequence[Key] = (),
         limit: int | None = None,
     ) -> Stored:
-        putting = Putting(self._opened, self._claims, call, entries, drop)
+        putting = Putting(self._claims, call, entries, drop)
         following = Following(call, claim, limit)
         victims = self._victims(call.namespace)
         answers: list[Answer] = []
         while not putting.done:
-            putting.scarce = self._is_scarce()
+            with as_store_error(str(self._opened.path)):
+                putting.scarce = scarce(self._opened.path)
             answers = self._upkeep.write(call.namespace, partial(self._put, putting, following, victims))
             if putting.needs_victims:
                 victims.refill()
@@ -195,12 +195,6 @@ class LmdbStore:
         """One transaction of a put; the last one claims as well."""
         putting.store(writing, victims)
         return self._claim(following, writing) if putting.done and following.keys else []
-
-    def _is_scarce(self) -> bool:
-        try:
-            return scarce(self._opened.path)
-        except OSError as error:
-            raise StoreError(str(self._opened.path), f"is gone or cannot be read ({error})") from error
 
     def _victims(self, namespace: bytes) -> Candidates:
         domain = self._upkeep.domain(namespace)

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 
+from batche._places import as_store_error
 from batche._process import renew_after_fork
 from batche.errors import StoreError
 
@@ -45,10 +46,8 @@ class Words:
 
     def _map(self) -> None:
         """Map the file as it is. What another thread mapped meanwhile is larger, and stays."""
-        try:
+        with as_store_error(str(self.path)):
             view = self._mapped()
-        except OSError as error:
-            raise StoreError(str(self.path), f"is gone or cannot be mapped ({error})") from error
         with _ASSIGNING.lock:
             if len(view) > len(self.view):
                 self.view = view
@@ -68,20 +67,16 @@ class Words:
 
     def refresh(self) -> None:
         """Map again what another process has added."""
-        try:
+        with as_store_error(str(self.path)):
             size = os.stat(self.path).st_size
-        except OSError as error:
-            raise StoreError(str(self.path), f"is gone or cannot be read ({error})") from error
         if size > len(self.view) * WORD:
             self._map()
 
     def grow(self, words: int) -> None:
         """Add ``words`` zero words at the end. The caller holds the writer's lock."""
         self.refresh()
-        try:
+        with as_store_error(str(self.path)):
             allocate(self.path, (len(self.view) + words) * WORD)
-        except OSError as error:
-            raise StoreError(str(self.path), f"cannot grow ({error})") from error
         self._map()
 
 

@@ -149,14 +149,14 @@ class Writing:
         return self._freed
 
 
-def keys_of(transaction: Transaction, kind: bytes, namespace: bytes, after: bytes, most: int) -> list[Key]:
-    """Up to ``most`` keys of a namespace that have a record of ``kind`` (an entry or a claim), past ``after``."""
-    prefix = kind + namespace
+def entry_keys(transaction: Transaction, namespace: bytes, after: bytes, most: int) -> list[Key]:
+    """Up to ``most`` keys of a namespace that have an entry, past ``after``."""
+    prefix = ENTRY + namespace
     cursor = transaction.cursor()
     found: list[Key] = []
-    there = cursor.set_range(kind + after if after else prefix)
+    there = cursor.set_range(ENTRY + after if after else prefix)
     while there and len(found) < most and cursor.key().startswith(prefix):
-        key = cursor.key()[len(kind) :]
+        key = cursor.key()[len(ENTRY) :]
         if key != after:
             found.append(key)
         there = cursor.next()
