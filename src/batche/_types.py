@@ -33,6 +33,9 @@ class Mine(Enum):
     MINE = "mine"
 
 
+NOTHING_IS: Final = (1 << 63) - 1
+"""What no entry is newer than: see `Call.newer_than`."""
+
 MINE: Final = Mine.MINE
 """The answer to a claim that its caller won."""
 
@@ -65,13 +68,15 @@ class Owner:
 class Call:
     """One call of a decorated function, as the claims it takes name it.
 
-    ``holds`` says whether it may still hold claims; ``handle`` belongs to the store that gave the claims.
+    ``holds`` says whether it may still hold claims; ``handle`` belongs to the store that gave the claims. To this
+    call an entry is there only if it was stored after ``newer_than``, a wall clock in nanoseconds.
     """
 
     id: CallId
     pid: int
     namespace: bytes
     holds: bool = False
+    newer_than: int = 0
     handle: Any = field(default=None, repr=False)
 
 

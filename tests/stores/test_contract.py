@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from batche._types import MINE, CacheInfo, Owner
+from batche._types import MINE, NOTHING_IS, CacheInfo, Owner
 from batche.stores.base import COUNTED, Store
 from batche.stores.lmdb import LmdbStore
 from batche.stores.lmdb.upkeep import Limits
@@ -171,6 +171,56 @@ def test_an_invalidation_voids_the_claims_in_flight(store: Store, void: str) -> 
     assert owner is not None
     assert owner.call == next_one.id
     assert store.put(next_one, [(key(1), value(1))]).kept == {key(1)}
+
+
+def test_force_takes_a_claim_of_the_living_and_what_they_compute_is_not_stored(store: Store) -> None:
+    late, next_one = new_call(), new_call()
+    claim(store, late, [1, 2])
+    assert list(store.claim(next_one, keys([1]), force=True)) == [MINE]
+    assert store.put(late, [(key(1), value(7)), (key(2), value(2))]).kept == {key(2)}
+    store.release(late)
+    (owner,) = store.owners(keys([1]))
+    assert owner is not None
+    assert (owner.call, owner.alive) == (next_one.id, True)
+    assert store.put(next_one, [(key(1), value(1))]).kept == {key(1)}
+
+
+def test_force_takes_as_many_as_the_limit_says_and_no_entry(store: Store) -> None:
+    one, other = new_call(), new_call()
+    use(store, [1])
+    claim(store, one, [2, 3, 4])
+    answers = store.claim(other, keys([1, 2, 3, 4]), 2, force=True)
+    assert [answer is MINE for answer in answers] == [False, True, True]
+    owners = store.owners(keys([2, 3, 4]))
+    assert [owner and owner.call for owner in owners] == [other.id, other.id, one.id]
+
+
+def test_an_entry_that_is_not_newer_than_the_call_asks_for_is_claimed_and_replaced(store: Store) -> None:
+    use(store, [1, 2])
+    (entry,) = store.read(keys([1]))
+    assert entry is not None
+    call = new_call()
+    call.newer_than = entry[1] - 1
+    assert list(store.claim(call, keys([1]))) == [entry]
+    call.newer_than = NOTHING_IS
+    assert list(store.claim(call, keys([1]))) == [MINE]
+    assert list(store.read(keys([1]))) == [entry]  # served until it is replaced
+    assert store.put(call, [(key(1), value(7))]).kept == {key(1)}
+    assert [found and found[0] for found in store.read(keys([1, 2]))] == [value(7), value(2)]
+    assert store.stats(NAMESPACE).currsize == 2
+
+
+def test_replacing_an_entry_evicts_no_other(make: Make) -> None:
+    store = make(3)
+    use(store, [1, 2, 3])
+    call = new_call()
+    call.newer_than = NOTHING_IS
+    claim(store, call, [3, 1])
+    store.put(call, [(key(3), value(7)), (key(1), value(8))])
+    assert contents(store, range(5)) == {1, 2, 3}
+    assert store.stats(NAMESPACE).evictions == 0
+    use(store, [4])
+    assert contents(store, range(5)) == {1, 3, 4}
 
 
 # ---- limits ----

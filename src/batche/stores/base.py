@@ -35,11 +35,14 @@ class Store(Protocol):
         """
         ...
 
-    def claim(self, call: Call, keys: Sequence[Key], /, limit: int | None = None) -> Sequence[Answer]:
+    def claim(
+        self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
+    ) -> Sequence[Answer]:
         """Claim ``keys`` for ``call`` in order, until ``limit`` of them are won; one answer for each key tried.
 
-        Each key is read again in the same step, so an entry stored meanwhile is never computed again. Claims of
-        dead owners are taken over. A store may try only the first of the keys, but at least one: the answer is then
+        Each key is read again in the same step, so an entry stored meanwhile is never computed again; one that is not
+        newer than ``call.newer_than`` is left where it is, and claimed as if it were not. Claims of dead owners are
+        taken over, and with ``force`` those of the living too: what they compute is then not stored. A store may try only the first of the keys, but at least one: the answer is then
         shorter than ``keys``, as it is where the limit was reached.
 
         A claim saves double work; losing one costs a second computation, never a wrong entry.

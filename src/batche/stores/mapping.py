@@ -56,22 +56,24 @@ class MappingStore:
         for key in keys:
             self._entries[key] = self._entries.pop(key)
 
-    def claim(self, call: Call, keys: Sequence[Key], /, limit: int | None = None) -> Sequence[Answer]:
+    def claim(
+        self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
+    ) -> Sequence[Answer]:
         with self._lock:
             answers: list[Answer] = []
             won = 0
             for key in keys:
                 if limit is not None and won >= limit:
                     break
-                answers.append(answer := self._claim(call, key))
+                answers.append(answer := self._claim(call, key, force))
                 won += answer is MINE
         return answers
 
-    def _claim(self, call: Call, key: Key) -> Answer:
-        if (entry := self._entries.get(key)) is not None:
+    def _claim(self, call: Call, key: Key, force: bool) -> Answer:
+        if (entry := self._entries.get(key)) is not None and entry[1] > call.newer_than:
             self._touch([key])
             return entry
-        if (owner := self._claims.get(key)) is not None:
+        if (owner := self._claims.get(key)) is not None and not force:
             return Owner(owner.id, owner.pid)
         if key in self._abandoned:
             self._abandoned.discard(key)

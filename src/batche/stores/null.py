@@ -32,7 +32,9 @@ class NullStore:
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         return [None] * len(keys)
 
-    def claim(self, call: Call, keys: Sequence[Key], /, limit: int | None = None) -> Sequence[Answer]:
+    def claim(
+        self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
+    ) -> Sequence[Answer]:
         return [MINE] * len(keys[:limit])
 
     def put(

@@ -74,7 +74,8 @@ class Claims:
         mine, limit = self.bytes_of(following.call, epoch), following.limit
         free = [key for key, entry in zip(following.keys, found, strict=True) if entry is None]
         if limit is None or len(free) <= limit:
-            _, added = transaction.cursor().putmulti([(CLAIM + key, mine) for key in free], overwrite=False)
+            claims = [(CLAIM + key, mine) for key in free]
+            _, added = transaction.cursor().putmulti(claims, overwrite=following.force)
             if added == len(free):
                 return [MINE if entry is None else entry for entry in found], 0
         return self._win_each(transaction, following, found, epoch)
@@ -89,23 +90,23 @@ class Claims:
         for key, entry in zip(following.keys, found, strict=True):
             if following.limit is not None and won >= following.limit:
                 break
-            answer, state = (entry, None) if entry else self._win_one(transaction, following.call, key, epoch, known)
+            answer, state = (entry, None) if entry else self._win_one(transaction, following, key, epoch, known)
             answers.append(answer)
             won += answer is MINE
             died += state is State.DEAD
         return answers, died
 
     def _win_one(
-        self, transaction: Transaction, call: Call, key: Key, epoch: int, known: dict[Handle, State]
+        self, transaction: Transaction, following: Following, key: Key, epoch: int, known: dict[Handle, State]
     ) -> tuple[Answer, State]:
         """Claim one key; the answer, and what became of the claim that was there."""
-        mine, raw = self.bytes_of(call, epoch), transaction.get(CLAIM + key)
+        mine, raw = self.bytes_of(following.call, epoch), transaction.get(CLAIM + key)
         if raw == mine:
             return MINE, State.ENDED
         state, claimed = self.judge(raw, epoch, known)
-        if state is State.RUNNING and claimed is not None:
+        if state is State.RUNNING and claimed is not None and not following.force:
             return owner_of(claimed), state
-        transaction.put(CLAIM + key, self.bytes_of(call, epoch, took_over=state is State.DEAD))
+        transaction.put(CLAIM + key, self.bytes_of(following.call, epoch, took_over=state is State.DEAD))
         return MINE, state
 
     def owners(self, raws: Sequence[bytes | None], epoch: int) -> list[Owner | None]:

@@ -18,13 +18,17 @@ _TRIED: Final = 64
 
 
 class Following:
-    """What a call claims next: the first of ``keys``, as many as one transaction may, until ``limit`` are won."""
+    """What a call claims next: the first of ``keys``, as many as one transaction may, until ``limit`` are won.
 
-    def __init__(self, call: Call, keys: Sequence[Key], limit: int | None) -> None:
+    ``force``: also those that somebody else owns.
+    """
+
+    def __init__(self, call: Call, keys: Sequence[Key], limit: int | None, *, force: bool = False) -> None:
         self.call = call
         self.keys = keys[: MOST_KEYS if limit is None else min(MOST_KEYS, limit + _TRIED)]
         self.limit = limit
+        self.force = force
 
     def first(self, number: int) -> Following:
         """The same for the first ``number`` keys only."""
-        return self if number == len(self.keys) else Following(self.call, self.keys[:number], self.limit)
+        return self if number == len(self.keys) else Following(self.call, self.keys[:number], self.limit, force=self.force)

@@ -60,6 +60,9 @@ class Putting:
         self._begin(writing, mine)
         part = self._next_part()
         keys, values = take_claims(writing.transaction, part, mine)
+        if self.call.newer_than:  # so it may have claimed what is there; without it, only what is not
+            for key in keys:
+                writing.remove(key)
         size = sum(map(records.size_of, map(len, values)))
         if not self._make_room(writing, len(keys), size, victims):
             for key in keys:

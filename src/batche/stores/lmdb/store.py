@@ -137,30 +137,34 @@ class LmdbStore:
 
     # ---- claiming ----
 
-    def claim(self, call: Call, keys: Sequence[Key], /, limit: int | None = None) -> Sequence[Answer]:
+    def claim(
+        self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
+    ) -> Sequence[Answer]:
         self._claims.begin(call)
-        following = Following(call, keys, limit)
+        following = Following(call, keys, limit, force=force)
         return self._upkeep.write(call.namespace, partial(self._claim, following))
 
     def _claim(self, following: Following, writing: Writing) -> list[Answer]:
         """Claim keys in one transaction, each read again in it."""
         epoch = totals.read_epoch(writing.transaction, following.call.namespace)
-        found = self._read_again(following.keys, epoch, writing.transaction)
+        found = self._read_again(following, epoch, writing.transaction)
         answers, died = self._claims.win(writing.transaction, following.first(len(found)), found, epoch)
         if died:
             self._opened.lanes.add(following.call.namespace, {"takeovers": died})
         return answers
 
-    def _read_again(self, keys: Sequence[Key], epoch: int, transaction: Transaction) -> Sequence[Entry | None]:
-        """The entries of the first of ``keys`` by now, as many as one transaction may read.
+    def _read_again(self, following: Following, epoch: int, transaction: Transaction) -> Sequence[Entry | None]:
+        """The entries of the first keys that follow by now, as many as one transaction may read.
 
         Nothing is read where nothing was committed since all of them were missed.
         """
+        keys, newer_than = following.keys, following.call.newer_than
         missed = self._missed
         if missed is not None and missed.still(keys, transaction):
             return [None] * len(keys)
         slots = self._opened.slots
-        return reading.unpack(reading.read_records(keys, transaction), epoch, slots, slots.tick())
+        found = reading.unpack(reading.read_records(keys, transaction), epoch, slots, slots.tick())
+        return [entry if entry and entry[1] > newer_than else None for entry in found] if newer_than else found
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         self._claims.end(call, abandoned=abandoned)
