@@ -17,7 +17,8 @@ import pytest
 
 import batche
 from batche import CacheInfo, SignatureError, UnkeyableError, cache_batch_variable
-from batche._decorator import BoundCachedFunction, CachedFunction
+from batche._function import CachedFunction
+from batche._methods import CachedMethod
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
 
@@ -114,10 +115,12 @@ def test_what_cannot_be_found_at_its_name_is_refused_at_the_first_use_at_the_lat
 def test_with_a_name_any_callable_keeps_its_entries(tmp_path: Path) -> None:
     calls: list[list[str]] = []
 
+    def noted(texts: list[str]) -> list[str]:
+        calls.append(texts)
+        return upper(texts)
+
     def make() -> Any:  # as another program would decorate it
-        return cache_batch_variable("texts", store=tmp_path / "store", name="upper")(
-            lambda texts: [calls.append(texts), upper(texts)][1]  # type: ignore[func-returns-value]  # for its effect
-        )
+        return cache_batch_variable("texts", store=tmp_path / "store", name="upper")(noted)
 
     assert make()(["a", "b"]) == make()(["a", "b"]) == ["A", "B"]
     assert calls == [["a", "b"]]
@@ -461,7 +464,7 @@ def test_what_takes_the_functions_arguments_binds_the_instance_too() -> None:
 def test_a_bound_method_looks_like_one() -> None:
     model = Model("small")
     bound = model.embed
-    assert isinstance(bound, BoundCachedFunction)
+    assert isinstance(bound, CachedMethod)
     assert (bound.__self__, bound.__func__, bound.__name__) == (model, Model.embed, "embed")
     assert bound.__doc__ == "Embed the texts."
     assert str(inspect.signature(bound)) == "(texts: 'list[str]') -> 'list[str]'"
@@ -554,11 +557,3 @@ def test_ten_thousand_decorations_leave_nothing() -> None:
 def test_the_public_names() -> None:
     assert batche.cache_batch_variable is cache_batch_variable
     assert set(batche.__all__) <= set(dir(batche))
-
-
-def test_an_async_function_is_refused_at_decoration() -> None:
-    async def embed(texts: list[str]) -> list[str]:
-        return texts
-
-    with pytest.raises(SignatureError, match="async functions are not cached yet"):
-        cache_batch_variable("texts")(embed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batche import ResultLengthError, StoreError, _calls, _engine, cache_batch_variable
+from batche import BatchError, Failed, ResultLengthError, StoreError, _calls, _engine, cache_batch_variable
 from batche._binding import Copies, wakeups_of
 from batche._drive import drive
 from batche._engine import Run
@@ -21,7 +22,7 @@ from batche._plan import split
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Wait
-from batche._types import MINE, Call, Entry, Owner, Stored
+from batche._types import MINE, NOTHING_IS, Call, Entry, Owner, Stored
 from batche.stores.base import Answer
 from batche.stores.mapping import MappingStore
 
@@ -30,6 +31,7 @@ BELL = object()
 PATIENCE = 30.0
 """Seconds after which a test that waits for another thread gives up."""
 THREADS = 8
+SECOND = 10**9
 
 
 def key(item: str) -> bytes:
@@ -167,18 +169,185 @@ def test_an_entry_that_came_between_the_read_and_the_claim_is_a_hit() -> None:
     assert outcomes(run) == {"hits": 1}
 
 
-def test_looking_doubles_its_pause_up_to_the_longest() -> None:
+@pytest.mark.parametrize(("here", "longest"), [(False, _engine.LAST_POLL), (True, _engine.LAST_POLL_HERE)])
+def test_looking_doubles_its_pause_up_to_the_longest_which_is_longer_for_owners_that_ring(
+    here: bool, longest: float
+) -> None:
     steps = Stepping(run_of("a"))
+    steps.answer(Read(keys("a")), [None])
+    owner = Owner((1, 1), os.getpid() if here else 0)
+    steps.answer(Claim(keys("a")), [owner])
+    steps.answer(Listen(keys("a")), nullcontext(BELL))
+    before, pause = None, _engine.FIRST_POLL
+    for _ in range(12):
+        now = [owner]
+        steps.answer(Owners(keys("a"), before), now)
+        steps.answer(Wait(BELL, pause))
+        before, pause = now, min(2 * pause, longest)
+    assert pause == longest
+
+
+# ---- entries that are too old ----
+
+
+def old(value: object) -> Entry:
+    return value, time.time_ns() - 20 * SECOND
+
+
+def young(value: object) -> Entry:
+    return value, time.time_ns() - 2 * SECOND
+
+
+def test_an_expired_entry_is_claimed_computed_and_counted() -> None:
+    run = run_of("ab", settings(ttl=10 * SECOND))
+    steps = Stepping(run)
+    steps.answer(Read(keys("ab")), [old("A"), young("B")])
+    assert abs(run.call.newer_than - time.time_ns() + 10 * SECOND) < SECOND
+    steps.answer(Claim(keys("a")), [MINE])
+    steps.answer(Compute(["a"]), ["new"])
+    assert steps.last(Put([(key("a"), "new")], [], []), stored("a")) == ["new", "B"]
+    assert outcomes(run) == {"hits": 1, "misses": 1, "expirations": 1}
+
+
+def test_an_expired_entry_that_another_call_replaces_is_no_expiration_of_this_one() -> None:
+    run = run_of("a", settings(ttl=10 * SECOND))
+    steps = Stepping(run)
+    steps.answer(Read(keys("a")), [old("A")])
+    steps.answer(Claim(keys("a")), [someone()])
+    steps.answer(Listen(keys("a")), nullcontext(BELL))
+    steps.answer(Owners(keys("a"), None), [None])
+    assert steps.last(Read(keys("a")), [young("new")]) == ["new"]
+    assert outcomes(run) == {"waits": 1}
+
+
+def test_an_expired_entry_is_not_served_after_its_owner_failed() -> None:
+    steps = Stepping(run_of("a", settings(ttl=10 * SECOND)))
+    steps.answer(Read(keys("a")), [old("A")])
+    steps.answer(Claim(keys("a")), [someone()])
+    steps.answer(Listen(keys("a")), nullcontext(BELL))
+    steps.answer(Owners(keys("a"), None), [None])
+    steps.answer(Read(keys("a")), [old("A")])
+    assert steps.step == Claim(keys("a"))
+
+
+def test_a_call_that_only_hits_looks_at_the_age_of_entries() -> None:
+    store = MappingStore()
+    chosen = settings(store, ttl=10 * SECOND)
+    assert drive(run_of("a", chosen), upper) == ["A"]
+    assert run_of("a", chosen).recall() == ["A"]
+    assert run_of("a", settings(store, ttl=0)).recall() is None
+
+
+# ---- refreshing ----
+
+
+def test_refreshing_claims_all_by_force_and_reads_nothing() -> None:
+    run = Run(settings(), split(list("aba"), keys("aba")), refresh=True)
+    steps = Stepping(run)
+    assert run.call.newer_than == NOTHING_IS
+    steps.answer(Claim(keys("ab"), force=True), [MINE, MINE])
+    steps.answer(Compute(["a", "b"]), ["A", "B"])
+    assert steps.last(Put([(key("b"), "B"), (key("a"), "A")], [], []), stored("a", "b")) == ["A", "B", "A"]
+    assert outcomes(run) == {"misses": 2, "hits": 1}
+
+
+def test_refreshing_in_parts_claims_each_by_force() -> None:
+    steps = Stepping(Run(settings(batch_size=1), split(list("ab"), keys("ab")), refresh=True))
+    steps.answer(Claim(keys("ab"), force=True), [MINE])
+    steps.answer(Compute(["a"]), ["A"])
+    steps.answer(Put([(key("a"), "A")], [], []), stored("a"))
+    steps.answer(Claim(keys("b"), force=True), [MINE])
+    steps.answer(Compute(["b"]), ["B"])
+    assert steps.last(Put([(key("b"), "B")], [], []), stored("b")) == ["A", "B"]
+
+
+def test_refreshing_removes_the_old_entry_of_what_is_not_stored_but_not_of_what_failed() -> None:
+    chosen = settings(cache_if=lambda item, result: item != "a", on_failed="return")
+    steps = Stepping(Run(chosen, split(list("abc"), keys("abc")), refresh=True))
+    failed = Failed(ValueError("b"))
+    steps.answer(Claim(keys("abc"), force=True), [MINE] * 3)
+    steps.answer(Compute(list("abc")), ["A", failed, "C"])
+    steps.answer(Put([(key("c"), "C")], keys("ab"), []), stored("c"))
+    assert steps.last(Delete(keys("a")), 1) == ["A", failed, "C"]
+
+
+# ---- the limit of a wait ----
+
+
+def test_who_waited_long_enough_takes_the_claim_and_computes() -> None:
+    run = run_of("ab", settings(wait_timeout=SECOND))
+    steps = Stepping(run)
+    steps.answer(Read(keys("ab")), [None] * 2)
+    steps.answer(Claim(keys("ab")), [someone(1), someone(1)])
+    run._since[key("a")] -= SECOND  # it waited that long for one of them
+    steps.answer(Listen(keys("ab")), nullcontext(BELL))
+    steps.answer(Owners(keys("ab"), None), [someone(1), someone(1)])
+    steps.answer(Claim(keys("a"), force=True), [MINE])
+    steps.answer(Compute(["a"]), ["A"])
+    steps.answer(Put([(key("a"), "A")], [], []), stored("a"))
+    assert steps.step == Listen(keys("b"))
+
+
+def test_a_pause_is_no_longer_than_the_patience_that_is_left() -> None:
+    steps = Stepping(run_of("a", settings(wait_timeout=SECOND // 10_000)))
     steps.answer(Read(keys("a")), [None])
     steps.answer(Claim(keys("a")), [someone()])
     steps.answer(Listen(keys("a")), nullcontext(BELL))
-    before, pause = None, _engine.FIRST_POLL
-    for _ in range(10):
-        now = [someone()]
-        steps.answer(Owners(keys("a"), before), now)
-        steps.answer(Wait(BELL, pause))
-        before, pause = now, min(2 * pause, _engine.LAST_POLL)
-    assert pause == _engine.LAST_POLL
+    step, owners = steps.step, [someone()]
+    while step == steps.step:
+        steps.answer(Owners(keys("a"), step.before if isinstance(step, Owners) else None), owners)
+        if isinstance(steps.step, Wait):
+            assert steps.step.seconds <= 0.0001
+            steps.answer(steps.step)
+            step = Owners(keys("a"), owners)
+    assert steps.step == Claim(keys("a"), force=True)
+
+
+def test_with_no_patience_nobody_is_waited_for() -> None:
+    steps = Stepping(run_of("a", settings(wait_timeout=0)))
+    steps.answer(Read(keys("a")), [None])
+    steps.answer(Claim(keys("a")), [someone()])
+    steps.answer(Listen(keys("a")), nullcontext(BELL))
+    steps.answer(Owners(keys("a"), None), [someone()])
+    assert steps.step == Claim(keys("a"), force=True)
+
+
+# ---- results that are not stored ----
+
+
+def test_cache_if_sees_each_item_with_its_result_and_keeps_what_it_refuses_out() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def short(item: str, result: str) -> bool:
+        seen.append((item, result))
+        return item != "b"
+
+    run = run_of("abc", settings(cache_if=short))
+    steps = Stepping(run)
+    steps.answer(Read(keys("abc")), [None] * 3)
+    steps.answer(Claim(keys("abc")), [MINE] * 3)
+    steps.answer(Compute(list("abc")), list("ABC"))
+    put = Put([(key("a"), "A"), (key("c"), "C")], keys("b"), [])
+    assert steps.last(put, stored("a", "c")) == list("ABC")
+    assert seen == [("a", "A"), ("b", "B"), ("c", "C")]
+    assert outcomes(run) == {"misses": 3}
+
+
+def test_failed_results_are_raised_once_all_else_is_stored() -> None:
+    run = run_of("abcdb", settings(batch_size=2))
+    steps = Stepping(run)
+    problem = ValueError("b")
+    steps.answer(Read(keys("acdb")), [None] * 4)
+    steps.answer(Claim(keys("abcd")), [MINE, MINE])
+    steps.answer(Compute(["a", "b"]), ["A", Failed(problem)])
+    steps.answer(Put([(key("a"), "A")], keys("b"), keys("cd")), stored("a", claims=[MINE, MINE]))
+    steps.answer(Compute(["c", "d"]), ["C", "D"])
+    with pytest.raises(BatchError) as raised:
+        steps.answer(Put([(key("c"), "C"), (key("d"), "D")], [], []), stored("c", "d"))
+    assert raised.value.indices == (1, 4)
+    assert raised.value.exceptions == (problem, problem)
+    assert raised.value.results == ["A", Failed(problem), "C", "D", Failed(problem)]
+    assert outcomes(run) == {"misses": 4, "hits": 1}
 
 
 def wait_for(steps: Stepping, over: Owner | None) -> None:

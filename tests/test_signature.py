@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batche._signature import BatchSignature, function_name, items_of, not_called_message, results_of
+from batche._batches import items_of, results_of
+from batche._signature import BatchSignature, function_name, not_called_message
 from batche.errors import AnnotationError, BatcheException, ResultLengthError, SignatureError
 
 T = TypeVar("T")

@@ -8,7 +8,9 @@ from batche.codecs import Codec
 from batche.errors import (
     AnnotationError,
     BatcheException,
+    BatchError,
     CodecError,
+    Failed,
     ResultLengthError,
     SignatureError,
     StoreError,
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnnotationError",
+    "BatchError",
     "BatcheException",
     "CacheInfo",
     "Codec",
     "CodecError",
+    "Failed",
     "LmdbStore",
     "ResultLengthError",
     "SignatureError",

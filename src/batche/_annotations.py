@@ -63,6 +63,18 @@ def accepts_list(hint: Any, or_array: bool = False) -> bool:
         return True
 
 
+def element_of(hint: Any) -> Any:
+    """What the annotation of a list says of its elements; `Any` where it says nothing, or nothing that can be read."""
+    plain = _unwrapped(hint)
+    if plain is not hint:
+        return element_of(plain)
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in _UNIONS:
+        elements = [element_of(member) for member in arguments if accepts_list(member)]
+        return typing.Union[tuple(elements)] if elements and Any not in elements else Any  # noqa: UP007 - not known here
+    return arguments[0] if len(arguments) == 1 and not isinstance(hint, str) and accepts_list(hint) else Any
+
+
 def mentions_none(hint: Any) -> bool:
     plain = _unwrapped(hint)
     if plain is not hint:

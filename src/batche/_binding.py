@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from typing import Any, Final
 from batche import _places, _runtime
 from batche._keys import Keyer
 from batche._namespace import Namespace
-from batche._ownership import IMMUTABLE
+from batche._ownership import IMMUTABLE, read_only
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._wakeups import Wakeups
@@ -50,9 +50,10 @@ class Stated:
     maxsize: int | None
     max_bytes: int | None
     codec: Codec
-    batch_size: int | None
-    strict: bool
     key: Callable[[Any], object] | None
+    strict: bool
+    calls: Mapping[str, Any]
+    """The other fields of `Settings`: what is stated of calls."""
     when: int = field(default_factory=time.time_ns)
 
 
@@ -92,6 +93,29 @@ class Kept(Copies):
         return value
 
 
+class Shared:
+    """The codec of a store that keeps the results themselves and hands them out, arrays read-only."""
+
+    name = "shared"
+
+    def encode(self, value: Any, /) -> Any:
+        return read_only(value)
+
+    decode = encode
+
+
+class ReadOnly:
+    """A codec whose arrays are read-only when they come back."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.name = codec.name
+        self.encode = codec.encode
+        self._decode = codec.decode
+
+    def decode(self, data: bytes, /) -> Any:
+        return read_only(self._decode(data))
+
+
 def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, before: Bound | None = None) -> Bound:
     """Open the store of a function. Trouble is raised only where that is wanted (``strict``).
 
@@ -107,7 +131,7 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
         store, until = _stand_in(error, before), time.monotonic() + _RETRY
     codec = _codec(store, stated)
     settings = Settings(
-        function, namespace.id, store, codec, wakeups_of(store), reports, stated.batch_size, stated.strict
+        function, namespace.id, store, codec, wakeups_of(store), reports, strict=stated.strict, **stated.calls
     )
     return Bound(Keyer(namespace.id, namespace.version, stated.key), settings, until)
 
@@ -120,9 +144,12 @@ def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
 
 
 def _codec(store: Store, stated: Stated) -> Codec:
+    copies = stated.calls["copy"]
     if store.encoded:
-        return stated.codec
-    return Kept() if isinstance(store, NullStore) else Copies()
+        return stated.codec if copies else ReadOnly(stated.codec)
+    if isinstance(store, NullStore):
+        return Kept()
+    return Copies() if copies else Shared()
 
 
 def open_store(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -46,7 +46,8 @@ def inside(call: Call) -> Iterator[None]:
     try:
         yield
     finally:
-        _enclosing.reset(token)
+        with suppress(ValueError):  # a coroutine that the collector closes ends in another context
+            _enclosing.reset(token)
 
 
 def youngest_holder(*, around: Call | None = None) -> CallId | None:

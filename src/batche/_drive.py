@@ -9,7 +9,7 @@ from typing import Any
 
 from batche import _calls
 from batche._engine import Run
-from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait
+from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, StoreStep, Wait
 from batche._types import Key
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
@@ -53,33 +53,41 @@ def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Any]) -> li
             trouble = error
 
 
-def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:  # noqa: PLR0911  one for each kind
-    store = run.settings.store
+def _perform(run: Run, step: Step, function: Callable[[list[Any]], Any]) -> Any:
     match step:
-        case Read(keys):
-            return store.read(keys)
-        case Claim(keys):
-            return store.claim(run.call, keys, run.settings.batch_size)
         case Compute(items):
             return function(items)
-        case Put(entries, drop, claim):
-            return store.put(run.call, entries, drop, claim, run.settings.batch_size)
-        case Delete(keys):
-            return store.delete(keys)
-        case Owners(keys, before):
-            return store.owners(keys, before)
         case Listen(keys):
             return _listen(run.settings.wakeups, keys)
         case Wait(bell, seconds):
             return bell.wait(seconds)
+        case _:
+            return ask_store(run, step)
+
+
+def ask_store(run: Run, step: StoreStep) -> Any:
+    """Do what is the store's to do."""
+    store, limit = run.settings.store, run.settings.batch_size
+    match step:
+        case Read(keys, use):
+            return store.read(keys, use=use)
+        case Claim(keys, force):
+            return store.claim(run.call, keys, limit, force=force)
+        case Put(entries, drop, claim):
+            return store.put(run.call, entries, drop, claim, limit)
+        case Delete(keys):
+            return store.delete(keys)
+        case Owners(keys, before):
+            return store.owners(keys, before)
 
 
 class Bell:
     """Wakes one thread. A bare lock: unlike an event, it may be rung by a signal handler in the thread that waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, wakeups: Wakeups, keys: Sequence[Key]) -> None:
         self._lock = Lock()
         self._lock.acquire()
+        self.listening = wakeups.listen(keys, self.ring)
 
     def ring(self) -> None:
         """Let the waiter go on, now or when it comes to wait."""
@@ -88,11 +96,12 @@ class Bell:
 
     def wait(self, seconds: float) -> None:
         """Wait until it is rung, at most so long."""
-        self._lock.acquire(timeout=seconds)
+        if self._lock.acquire(timeout=seconds):
+            self.listening.renew()
 
 
 @contextmanager
 def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Bell]:
-    bell = Bell()
-    with wakeups.listen(keys, bell.ring):
+    bell = Bell(wakeups, keys)
+    with bell.listening:
         yield bell

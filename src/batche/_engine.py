@@ -8,6 +8,7 @@ is left and it holds no claim. So overlapping batches cannot deadlock, and calle
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,13 @@ from functools import cached_property
 from typing import Any, Final
 
 from batche import _calls
+from batche._batches import results_of
 from batche._plan import Plan
 from batche._process import boot_ns
 from batche._results import Results
 from batche._settings import Settings
-from batche._signature import results_of
 from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait
-from batche._types import MINE, Call, Entry, Key, Owner, Stored
+from batche._types import MINE, NOTHING_IS, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
 from batche.stores.base import Answer
 
@@ -29,6 +30,8 @@ FIRST_POLL: Final = 0.0005
 """Seconds until a waiter first looks again."""
 LAST_POLL: Final = 0.01
 """Seconds between looks once a wait has lasted a while; looking doubles from `FIRST_POLL`."""
+LAST_POLL_HERE: Final = 0.5
+"""The same where all owners are in this process, which wakes who waits."""
 LONG_WAIT: Final = 30.0
 """Seconds of waiting for one owner that are worth a line in the log."""
 PATIENCE: Final = 2
@@ -36,17 +39,24 @@ PATIENCE: Final = 2
 
 
 class Run:
-    """One call under way: what it found, what it owns, what others own."""
+    """One call under way: what it found, what it owns, what others own.
+
+    With ``refresh`` it computes all its items, whatever entries there are and whoever else computes them; the old
+    entries are served meanwhile, and stay where the function fails.
+    """
 
     # A call that only hits does without these: see `_prepare`.
     _mine: list[Key]
     _alone: list[Key]  # to be computed without a claim
     _taken: dict[Key, Owner]
     _strikes: Counter[Key]
+    _expired: set[Key]
+    _since: dict[Key, int]  # when this call first waited for somebody else, by the boot clock
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, *, refresh: bool = False) -> None:
         self.settings = settings
         self.plan = plan
+        self.refresh = refresh
         self.results = Results(settings, plan)
         self._found: Sequence[Entry | None] | None = None
 
@@ -61,12 +71,18 @@ class Run:
             found = self.settings.store.read(self.plan.by_use)
         except StoreError:
             return None  # the steps meet it again, and tell
-        results = self.results.recall(found)
+        results = self.results.recall(found if self.settings.ttl is None else self._fresh(found))
         if results is None:
             self._found = found
         else:
             self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
         return results
+
+    def has(self, entries: Sequence[Entry | None]) -> list[bool]:
+        """Which positions have an entry, given the entries of the distinct keys in order of use."""
+        fresh = self._fresh(entries)
+        there = {key for key, entry in zip(self.plan.by_use, fresh, strict=True) if entry is not None}
+        return [key in there for key in self.plan.keys]
 
     def _prepare(self) -> None:
         self.call.holds = False  # there from here on: a fork's copy of this run must tell that it is one
@@ -74,6 +90,8 @@ class Run:
         self._unclaimed: list[Key] = []
         self._mine, self._alone, self._taken = [], [], {}
         self._strikes = Counter()
+        self._expired, self._since = set(), {}
+        self._impatient = False  # whether the next claim takes what others own
 
     # ---- the algorithm ----
 
@@ -85,20 +103,38 @@ class Run:
         return self.results.merge()
 
     def _look_up(self) -> Steps:
-        entries = self._found if self._found is not None else (yield from self._try(Read(self.plan.by_use)))
-        if entries is None:
+        if self.refresh:
+            self._unclaimed = list(self.plan.first)
+            return
+        found = self._found if self._found is not None else (yield from self._try(Read(self.plan.by_use)))
+        if found is None:
             self._unclaimed = list(self.plan.first)
             return
         missing, unreadable = set(), []
-        for key, entry in zip(self.plan.by_use, entries, strict=True):
+        for key, old, entry in zip(self.plan.by_use, found, self._fresh(found), strict=True):
             if entry is None:
                 missing.add(key)
+                if old is not None:
+                    self._expired.add(key)
             elif not self.results.accept(key, entry, "hits"):
                 unreadable.append(key)
         if unreadable:
             yield from self._try(Delete(unreadable))
             missing.update(unreadable)
         self._unclaimed = self.plan.in_order(missing)
+
+    def _newer_than(self) -> int:
+        """When an entry must have been stored to count, by the wall clock in nanoseconds."""
+        if self.refresh:
+            return NOTHING_IS
+        return 0 if self.settings.ttl is None else time.time_ns() - self.settings.ttl
+
+    def _fresh(self, entries: Sequence[Entry | None]) -> Sequence[Entry | None]:
+        """``entries`` without those that have expired."""
+        newer_than = self._newer_than()
+        if not newer_than:
+            return entries
+        return [entry if entry is not None and entry[1] > newer_than else None for entry in entries]
 
     def _fill(self) -> Steps:
         while True:
@@ -113,7 +149,9 @@ class Run:
 
     def _claim(self) -> Steps:
         self.call.holds = True  # before it does, so that a call from within the step knows
-        answers = yield from self._try(Claim(self._unclaimed))
+        self.call.newer_than = self._newer_than()
+        force, self._impatient = self.refresh or self._impatient, False
+        answers = yield from self._try(Claim(self._unclaimed, force))
         self._sort(answers)
         self.call.holds = bool(self._mine)
 
@@ -128,15 +166,19 @@ class Run:
         for key, answer in zip(tried, answers, strict=True):
             if answer is MINE:
                 self._mine.append(key)
+                if key in self._expired:
+                    self._expired.discard(key)
+                    self.results.count("expirations")
             elif isinstance(answer, Owner):
                 self._leave_to(key, answer, youngest)
-            elif not self.results.accept(key, answer, "waits" if key in self._strikes else "hits"):
+            elif not self.results.accept(key, answer, "waits" if key in self._since else "hits"):
                 self._alone.append(key)
 
     def _leave_to(self, key: Key, owner: Owner, youngest: tuple[int, int] | None) -> None:
         """Wait for ``owner`` later on, unless that could last for ever or has failed too often."""
         if self._strikes[key] < PATIENCE and _calls.may_wait_for(owner, youngest):
             self._taken[key] = owner
+            self._since.setdefault(key, boot_ns())
         else:
             self._alone.append(key)
 
@@ -145,6 +187,9 @@ class Run:
         mine, self._mine = self._mine, []
         result = yield Compute(self.plan.items_of(part))
         results = results_of(result, len(part), self.settings.function)
+        if self.settings.check is not None:
+            for key, value in zip(part, results, strict=True):
+                self.settings.check(self.plan.first[key], value)
         self.results.add(part, results)
         yield from self._store(mine)
 
@@ -162,8 +207,12 @@ class Run:
         entries = self.results.encode(mine)
         kept = {key for key, _ in entries} if len(entries) < len(mine) else mine
         drop = [key for key in mine if key not in kept] if kept is not mine else []
-        stored: Stored | None = yield from self._try(Put(entries, drop, self._unclaimed))
+        self.call.newer_than = self._newer_than()
+        following = [] if self.refresh else self._unclaimed  # which are claimed by force
+        stored: Stored | None = yield from self._try(Put(entries, drop, following))
         self.settings.wakeups.wake(mine)
+        if self.refresh:
+            yield from self._outdate(drop, stored)
         if stored is not None and stored.too_large:
             self.results.reject(
                 len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it"
@@ -171,14 +220,23 @@ class Run:
         self._sort(stored.claims if stored is not None else None)
         self.call.holds = stored is None or bool(self._mine)
 
+    def _outdate(self, dropped: Sequence[Key], stored: Stored | None) -> Steps:
+        """Remove the old entries of refreshed items whose new results are not stored, but of those that failed."""
+        outdated = [key for key in dropped if not self.results.has_failed(key)]
+        if stored is not None:
+            outdated += stored.too_large
+        if outdated:
+            yield from self._try(Delete(outdated))
+
     def _wait(self) -> Steps:
         """Wait until the claim of some key is over; then read it, or put it up for a claim again."""
         keys = list(self._taken)
         over = yield from self._watch(keys)
         if not over:
+            self._lose_patience(keys)
             return
         entries = yield from self._try(Read(over))
-        for key, entry in zip(over, entries or [None] * len(over), strict=True):
+        for key, entry in zip(over, self._fresh(entries or [None] * len(over)), strict=True):
             if entry is None or not self.results.accept(key, entry, "waits"):
                 self._unclaimed.append(key)
         self._unclaimed = self.plan.in_order(set(self._unclaimed))
@@ -194,11 +252,13 @@ class Run:
                     self._sort(None)
                     return []
                 over = self._judge(keys, owners)
-                if over or self._alone:
+                left = self._patience_left()
+                if over or self._alone or left <= 0:
+                    self._pass_on(keys, owners, over)
                     return over
                 self._tell_long_wait(begun)
-                yield Wait(bell, delay)
-                delay = min(2 * delay, LAST_POLL)
+                yield Wait(bell, min(delay, left))
+                delay = min(2 * delay, self._last_poll())
 
     def _judge(self, keys: Sequence[Key], owners: Sequence[Owner | None]) -> list[Key]:
         """Drop from the taken keys those whose claims are over; an owner that ended without an entry is a strike."""
@@ -213,6 +273,38 @@ class Run:
                 self._strikes[key] += not owner.took_over
                 self._leave_to(key, owner, _calls.youngest_holder(around=self.call))
         return over
+
+    def _pass_on(self, keys: Sequence[Key], owners: Sequence[Owner | None], over: Sequence[Key]) -> None:
+        """Wake those of this process whose waits may be over too: they need not find it out each by itself."""
+        if any(owner is not None and not owner.alive for owner in owners):
+            self.settings.wakeups.wake_all()
+        else:
+            self.settings.wakeups.wake(over)
+
+    def _last_poll(self) -> float:
+        """Seconds between looks in the end: an owner in this process rings when it is done."""
+        here = os.getpid()
+        return LAST_POLL if any(owner.pid != here for owner in self._taken.values()) else LAST_POLL_HERE
+
+    # ---- the limit of a wait ----
+
+    def _patience_left(self) -> float:
+        """Seconds until the first wait has lasted as long as one may."""
+        if self.settings.wait_timeout is None or not self._taken:
+            return float("inf")
+        begun = min(self._since[key] for key in self._taken)
+        return (begun + self.settings.wait_timeout - boot_ns()) / 1e9
+
+    def _lose_patience(self, keys: Sequence[Key]) -> None:
+        """Put those of ``keys`` up for a claim by force that were waited for long enough."""
+        if self.settings.wait_timeout is None:
+            return
+        begun = boot_ns() - self.settings.wait_timeout
+        overdue = {key for key in keys if key in self._taken and self._since[key] <= begun}
+        for key in overdue:
+            del self._taken[key]
+        self._impatient = bool(overdue)
+        self._unclaimed = self.plan.in_order({*self._unclaimed, *overdue})
 
     # ---- trouble ----
 

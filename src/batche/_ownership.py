@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from batche.codecs import arrays, tensors
+from batche.errors import Failed
 
-IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
+IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None), Failed})
 """Results that positions may share: nobody can change them."""
 
 
@@ -23,6 +24,18 @@ def is_borrowed(value: Any) -> bool:
     if arrays.is_array(kind):
         return value.base is not None or not value.flags.writeable
     return tensors.is_tensor(kind) and _is_view(value)
+
+
+def read_only(value: Any) -> Any:
+    """``value``, or for a numpy array a view of it that cannot be written to.
+
+    Limit: arrays inside of containers, and tensors, are as they are.
+    """
+    if not arrays.is_array(type(value)) or not value.flags.writeable:
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
 
 
 def _is_view(tensor: Any) -> bool:

@@ -1,17 +1,21 @@
 """The results of one call: how each was come by, and what is handed out.
 
 What is handed out for one position is that position's alone: nobody who changes it changes another's, or the cache.
+With ``copy=False`` positions may share it, and arrays are read-only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed
+from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed, read_only
 from batche._plan import Plan, merge
 from batche._settings import Settings
 from batche._types import Entry, Key
+from batche.errors import BatchError, Failed
+
+_TROUBLES: Final = ("rejected", "errors")
 
 
 class Results:
@@ -22,6 +26,7 @@ class Results:
         self._settings = settings
         self._plan = plan
         self._values: dict[Key, Any] = {}
+        self._failed: dict[Key, Failed] = {}
         self._handed: set[int] = set()  # the ids of computed values that may be changed by who got them
 
     def accept(self, key: Key, entry: Entry, outcome: str) -> bool:
@@ -53,13 +58,24 @@ class Results:
         return self.merge()
 
     def encode(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
-        """The entries of computed ``keys`` in order of use, without those that no codec takes."""
-        encode, wanted = self._settings.codec.encode, set(keys)
-        order = [key for key in self._plan.by_use if key in wanted] if self._plan.has_duplicates else keys
+        """The entries of computed ``keys`` in order of use, without those that cannot or shall not be stored."""
+        encode, wanted = self._settings.codec.encode, self._worth_storing(keys)
+        order = [key for key in self._plan.by_use if key in wanted] if self._plan.has_duplicates else list(wanted)
         try:
             return [(key, encode(self._values[key])) for key in order]
         except Exception:
             return self._encode_each(order)
+
+    def _worth_storing(self, keys: Sequence[Key]) -> dict[Key, None]:
+        """Those of ``keys`` that have not failed and that ``cache_if`` lets in, in order."""
+        cache_if = self._settings.cache_if
+        if self._failed:
+            keys = [key for key in keys if key not in self._failed]
+        if cache_if is not None:
+            values = map(self._values.__getitem__, keys)
+            chosen = zip(keys, self._plan.items_of(keys), values, strict=True)
+            keys = [key for key, item, value in chosen if cache_if(item, value)]
+        return dict.fromkeys(keys)
 
     def _encode_each(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         """The same where some result is one that no codec takes."""
@@ -75,7 +91,16 @@ class Results:
         """Take what the function returned for ``part``."""
         self._values.update(zip(part, values, strict=True))
         self.count("misses", len(part))
-        self._own(part, values)
+        if Failed in set(map(type, values)):
+            self._failed.update((key, value) for key, value in zip(part, values, strict=True) if type(value) is Failed)
+        if self._settings.copy:
+            self._own(part, values)
+        else:
+            self._values.update(zip(part, map(read_only, values), strict=True))
+
+    def has_failed(self, key: Key) -> bool:
+        """Whether the function gave `Failed` for the item of ``key``."""
+        return key in self._failed
 
     def _own(self, part: Sequence[Key], values: Sequence[Any]) -> None:
         """Where the function returned what is not one item's alone, or cannot be written to, give the item its own."""
@@ -98,12 +123,18 @@ class Results:
             return value  # it cannot be copied, so positions share it, as they would without a cache
 
     def merge(self) -> list[Any]:
-        """The results in order of positions; each mutable one is an object of its own."""
+        """The results in order of positions; each mutable one is an object of its own.
+
+        `BatchError` where items have failed and that is what the caller wants.
+        """
         results = merge(self._plan, self._values)
-        if self._plan.has_duplicates:
+        if self._settings.copy and self._plan.has_duplicates:
             for position, key in enumerate(self._plan.keys):
                 if self._plan.first[key] != position and type(results[position]) not in IMMUTABLE:
                     results[position] = self._copy(results[position])
+        if self._failed and self._settings.on_failed == "raise":
+            failed = [position for position, key in enumerate(self._plan.keys) if key in self._failed]
+            raise BatchError(self._settings.function, failed, results)
         return results
 
     def reject(self, number: int, cause: str, message: str) -> None:
@@ -113,8 +144,15 @@ class Results:
     def count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
+    @property
+    def computed(self) -> int:
+        """How many items this call computed."""
+        return self.counts.get("misses", 0)
+
     def counted(self) -> dict[str, int]:
         """Each position by its outcome: who computed it counts a miss, and whom the call failed too."""
+        if not self._settings.counts:
+            return {name: number for name, number in self.counts.items() if name in _TROUBLES}
         distinct = len(self._plan.by_use)
         if len(self._values) < distinct:
             self.count("misses", distinct - len(self._values))

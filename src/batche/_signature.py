@@ -10,11 +10,13 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn
 
 from batche._annotations import accepts_list, is_unchecked, mentions_none, resolve, signature_of
-from batche.errors import AnnotationError, ResultLengthError, SignatureError
+from batche._batches import check_batch, items_of
+from batche.errors import AnnotationError, SignatureError
 
 _BY_KEYWORD: Final = sys.maxsize
 """The position of a parameter that has none."""
@@ -80,7 +82,7 @@ class BatchSignature:
     def __init__(
         self, function: Callable[..., Any], variable: str | tuple[str, ...], ignore: Iterable[str] = ()
     ) -> None:
-        """Check the function.
+        """Check the function. ``hints`` are the annotations of the batches and of ``"return"``, evaluated.
 
         Raises:
             SignatureError: a name is no parameter, or one that cannot hold a batch or be ignored.
@@ -95,7 +97,7 @@ class BatchSignature:
         self._check_variables()
         self._drop(ignore)
         self._spots = tuple(map(self._spot, self.variables))
-        self._hints = {name: self._hint(name) for name in (*self.variables, "return")}
+        self.hints = {name: self._hint(name) for name in (*self.variables, "return")}
         self._check_annotations()
 
     # Decoration.
@@ -160,9 +162,9 @@ class BatchSignature:
 
     def _check_annotations(self) -> None:
         for name in self.variables:
-            if not is_unchecked(self._hints[name]) and not accepts_list(self._hints[name]):
+            if not is_unchecked(self.hints[name]) and not accepts_list(self.hints[name]):
                 raise AnnotationError(self.name, name, f"{name} annotation must be a list of hashable objects")
-        result = self._hints["return"]
+        result = self.hints["return"]
         if not is_unchecked(result) and not accepts_list(result, or_array=True):
             raise AnnotationError(self.name, "return", "return annotation must be a list")
 
@@ -257,7 +259,7 @@ class BatchSignature:
         return all(map(self._allows_none, self.variables))
 
     def _allows_none(self, name: str) -> bool:
-        return self._template[name] is None or mentions_none(self._hints[name])
+        return self._template[name] is None or mentions_none(self.hints[name])
 
     def is_uncached(self, batch: Any) -> bool:
         """Whether a bound batch is a `None` that the signature allows: it goes to the function as it is."""
@@ -278,6 +280,19 @@ class BatchSignature:
             lengths = ", ".join(f"{len(column)} {name}" for name, column in zip(self.variables, columns, strict=True))
             raise self._error(f"aligned batches must be of one length; this call passes {lengths}")
         return list(zip(*columns, strict=True))
+
+    def parts(self, batch: Any, size: int) -> Iterator[list[Any]]:
+        """The items of a bound batch that may be of any length, at most ``size`` at a time, taken as they are needed.
+
+        Raises:
+            SignatureError: it is no batch, or several batches are not of one length.
+        """
+        batches = (batch,) if self._variable is not None else batch
+        for part, name in zip(batches, self.variables, strict=True):
+            check_batch(part, self.name, name)
+        columns = [iter(part) for part in batches]
+        while any(pieces := [list(islice(column, size)) for column in columns]):
+            yield self.items(pieces[0] if self._variable is not None else tuple(pieces))
 
     def _invalid(self, name: str, why: str) -> SignatureError:
         return self._error(f"{name} must be a valid argument of the batch function: {why}")
@@ -303,45 +318,6 @@ def not_called_message(function: Callable[..., Any]) -> SignatureError:
     return SignatureError(function_name(function), problem)
 
 
-def items_of(batch: Any, function_name: str, variable: str = "the batch") -> list[Any]:
-    """The items of a batch, in a new list: later changes of the caller's list do not reach the call.
-
-    Any iterable is a batch, but a `str`, bytes, a mapping or a set: the first three are most likely one
-    item, and a set has no order to give results in.
-
-    Raises:
-        SignatureError: it is one of those, or no iterable.
-    """
-    if type(batch) is list:
-        return batch.copy()
-    if isinstance(batch, _NO_BATCH) or not hasattr(type(batch), "__iter__"):
-        raise SignatureError(
-            function_name,
-            f"{variable} must be a valid argument of the batch function: a list of items, not "
-            f"{_described(batch)}; for one item x write f([x]), for an unordered collection f(sorted(xs))",
-        )
-    return list(batch)
-
-
-def results_of(result: Any, expected: int, function_name: str) -> list[Any]:
-    """What a batch function returned, as a new list of one result for each item.
-
-    An array or a tensor gives its rows, and so does any other sized collection that keeps an order. A
-    table (an object with ``columns``) is refused: to iterate it gives columns, not rows.
-
-    Raises:
-        ResultLengthError: it is nothing of that, or its length is not ``expected``.
-    """
-    if type(result) is not list and not _is_rows(result):
-        raise ResultLengthError(function_name, expected, _described(result))
-    results = list(result)
-    if len(results) != expected:
-        raise ResultLengthError(function_name, expected, f"{len(results)} result{'s' * (len(results) != 1)}")
-    return results
-
-
-_NO_BATCH: Final = (str, bytes, bytearray, memoryview, Mapping, Set)
-
 _KINDS: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -349,24 +325,6 @@ _KINDS: Final = (
     inspect.Parameter.KEYWORD_ONLY,
     inspect.Parameter.VAR_KEYWORD,
 )
-
-
-def _is_rows(result: Any) -> bool:
-    if isinstance(result, (*_NO_BATCH, Iterator)) or hasattr(result, "columns"):
-        return False
-    if not hasattr(type(result), "__len__") or not hasattr(type(result), "__iter__"):
-        return False
-    return getattr(result, "ndim", 1) != 0
-
-
-def _described(value: Any) -> str:
-    if value is None:
-        return "None"
-    if inspect.isawaitable(value):
-        return "an awaitable that nobody awaited"
-    shape = "0-dimensional " if getattr(value, "ndim", 1) == 0 else ""
-    name = shape + type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _listed(names: Iterable[str]) -> str:

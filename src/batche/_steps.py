@@ -9,15 +9,17 @@ from batche._types import Key, Owner
 
 
 class Read(NamedTuple):
-    """Look keys up; answered by their entries."""
+    """Look keys up; answered by their entries. ``use``: it makes them recent."""
 
     keys: Sequence[Key]
+    use: bool = True
 
 
 class Claim(NamedTuple):
-    """Claim keys; answered by what came of each."""
+    """Claim keys; answered by what came of each. ``force``: also those that somebody else owns."""
 
     keys: Sequence[Key]
+    force: bool = False
 
 
 class Compute(NamedTuple):
@@ -35,7 +37,7 @@ class Put(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Remove entries that cannot be used."""
+    """Remove entries and void claims; answered by the number of entries."""
 
     keys: Sequence[Key]
 
@@ -60,5 +62,6 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Step: TypeAlias = Read | Claim | Compute | Put | Delete | Owners | Listen | Wait
+StoreStep: TypeAlias = Read | Claim | Put | Delete | Owners
+Step: TypeAlias = StoreStep | Compute | Listen | Wait
 Steps: TypeAlias = Generator[Step, Any, Any]

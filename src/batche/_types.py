@@ -85,12 +85,14 @@ class Stored:
     """What a ``put`` did.
 
     ``kept`` is the set of keys that were stored; ``too_large`` those over the limit. ``claims`` answers the
-    claims that were made in the same step, aligned with what was asked.
+    claims that were made in the same step, aligned with what was asked. ``rest`` is the number of entries at the end
+    that were not tried, and are to be put again: only while an `attempt` is made may there be any.
     """
 
     kept: frozenset[Key]
     too_large: frozenset[Key]
     claims: list[Any]
+    rest: int = 0
 
 
 class CacheInfo(NamedTuple):

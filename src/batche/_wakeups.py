@@ -18,7 +18,7 @@ class Wakeups:
 
     def __init__(self) -> None:
         self._lock = RLock()  # re-entrant: a signal handler may call a cached function at any point
-        self._listeners: dict[Key, list[Callable[[], object]]] = {}
+        self._listeners: dict[Key, dict[Callable[[], object], None]] = {}
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -27,6 +27,9 @@ class Wakeups:
 
     def listen(self, keys: Sequence[Key], ring: Callable[[], object]) -> Listening:
         """Have ``ring()`` called once something happened to one of ``keys``, until the context is left.
+
+        It is called once: who goes on waiting renews the listening, and only then looks at the store. So a crowd that
+        waits for one key is woken by its first, and not by each of the others again.
 
         ``ring`` is called in whatever thread it happened, and must neither wait nor raise.
         """
@@ -37,7 +40,7 @@ class Wakeups:
         if not self._listeners:
             return
         with self._lock:
-            rings = {ring: None for key in keys for ring in self._listeners.get(key, ())}
+            rings = {ring: None for key in keys for ring in self._listeners.pop(key, ())}
         for ring in rings:
             ring()
 
@@ -50,16 +53,16 @@ class Wakeups:
     def _add(self, keys: Sequence[Key], ring: Callable[[], object]) -> None:
         with self._lock:
             for key in keys:
-                self._listeners.setdefault(key, []).append(ring)
+                self._listeners.setdefault(key, {})[ring] = None
 
     def _discard(self, keys: Sequence[Key], ring: Callable[[], object]) -> None:
         with self._lock:
             for key in keys:
-                rings = self._listeners.get(key, [])
-                if ring in rings:
-                    rings.remove(ring)
-                if not rings:
-                    self._listeners.pop(key, None)
+                rings = self._listeners.get(key)
+                if rings is not None:
+                    rings.pop(ring, None)
+                    if not rings:
+                        self._listeners.pop(key, None)
 
 
 class Listening:
@@ -70,8 +73,13 @@ class Listening:
         self._keys = keys
         self._ring = ring
 
-    def __enter__(self) -> None:
+    def renew(self) -> None:
+        """Have ``ring`` called again."""
         self._wakeups._add(self._keys, self._ring)
+
+    def __enter__(self) -> Listening:
+        self.renew()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

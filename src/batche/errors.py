@@ -7,6 +7,10 @@ its message from them, and pickles: an error raised in a worker arrives whole in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 
 class BatcheException(Exception):
     """The base of every error of this library."""
@@ -154,3 +158,65 @@ class StoreError(BatcheException, OSError):
 
     def __reduce__(self) -> tuple[type[StoreError], tuple[str, str], dict[str, object]]:
         return type(self), (self.store, self.problem), self.__dict__
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a batch function returns at the place of an item that it could not do, while the others are good.
+
+    Never stored; the good results are. What the caller gets is said by ``on_failed``.
+
+    Attributes:
+        exception: why.
+
+    Example:
+        >>> Failed(ValueError("no such id"))
+        Failed(exception=ValueError('no such id'))
+    """
+
+    exception: Exception
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.exception, Exception):
+            raise TypeError(f"Failed takes the exception that the item failed with, not {self.exception!r}")
+
+
+class BatchError(BatcheException, ExceptionGroup[Exception]):
+    """Items of a batch have failed: the function returned `Failed` for them. The others were computed and stored.
+
+    As an `ExceptionGroup` it holds what the items failed with, in order of their positions, for ``except*``.
+
+    Attributes:
+        function: the function's qualified name.
+        indices: the positions in the batch of the items that failed, aligned with ``exceptions``.
+        results: a result for each position of the batch; at ``indices`` the `Failed`.
+    """
+
+    function: str
+    indices: tuple[int, ...]
+    results: list[Any]
+
+    def __new__(cls, function: str, indices: Sequence[int], results: Sequence[Any]) -> BatchError:
+        """Made of what the function returned; ``results[index]`` is a `Failed` for each of ``indices``."""
+        shown = ", ".join(map(str, indices[:5])) + ("" if len(indices) <= 5 else ", ...")
+        message = (
+            f"{function}: {len(indices)} of {len(results)} items failed (index {shown}); the others are stored and "
+            'in .results; on_failed="return" returns them with the Failed instead'
+        )
+        self = super().__new__(cls, message, [results[index].exception for index in indices])
+        self.function, self.indices, self.results = function, tuple(indices), list(results)
+        return self
+
+    def __init__(self, function: str, indices: Sequence[int], results: Sequence[Any]) -> None:
+        Exception.__init__(self, function, indices, results)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.function, self.indices, self.results), self.__dict__
+
+    def derive(self, excs: Sequence[Exception], /) -> BatchError | ExceptionGroup[Exception]:  # type: ignore[override]  # narrower than typeshed's
+        """The part of this error that holds ``excs``, as ``split`` and ``except*`` make it."""
+        wanted = set(map(id, excs))
+        indices = [index for index in self.indices if id(self.results[index].exception) in wanted]
+        if len(indices) == len(excs):
+            return BatchError(self.function, indices, self.results)
+        return ExceptionGroup(self.message, excs)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from batche.errors import StoreError
+from batche.stores.base import StoreBusyError
 from batche.stores.lmdb import LmdbStore
-from batche.stores.lmdb.environment import StoreBusyError
 from batche.stores.lmdb.gate import GATE, ForkGate, GateClosedError
 from batche.stores.lmdb.place import open_place
 from batche.stores.lmdb.upkeep import Limits

@@ -6,16 +6,51 @@ It never sees an item, a scope or a function. All keys of one call of a method b
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Mine, Owner, Stored
+from batche.errors import StoreError
 
 Answer: TypeAlias = Entry | Owner | Literal[Mine.MINE]
 """What a claim comes to: the entry that is there by now, who else computes it, or `MINE`."""
 
 COUNTED: Final = ("hits", "misses", "waits", "expirations", "takeovers", "rejected", "errors", "near_hits")
 """The counts that callers report, in the order of a row of counts; the others a store keeps itself."""
+
+PATIENCE: Final = 10.0
+"""Seconds that a writer waits for its turn before it gives up and answers without the store."""
+
+
+class StoreBusyError(StoreError):
+    """Another writer has been at work for longer than this one may wait."""
+
+
+class _Attempt(threading.local):
+    """Inside its ``with`` a store waits for no other writer, in this thread: it raises `StoreBusyError` at once.
+
+    It also does no more than one transaction of a ``put``. So a caller that must not wait, an event loop, may do
+    something else and ask again.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.depth -= 1
+
+    def __bool__(self) -> bool:
+        return self.depth > 0
+
+
+attempt: Final = _Attempt()
+"""One for all stores: true while this thread makes an attempt."""
 
 
 @runtime_checkable
@@ -42,8 +77,9 @@ class Store(Protocol):
 
         Each key is read again in the same step, so an entry stored meanwhile is never computed again; one that is not
         newer than ``call.newer_than`` is left where it is, and claimed as if it were not. Claims of dead owners are
-        taken over, and with ``force`` those of the living too: what they compute is then not stored. A store may try only the first of the keys, but at least one: the answer is then
-        shorter than ``keys``, as it is where the limit was reached.
+        taken over, and with ``force`` those of the living too: what they compute is then not stored. A store may try
+        only the first of the keys, but at least one: the answer is then shorter than ``keys``, as it is where the
+        limit was reached.
 
         A claim saves double work; losing one costs a second computation, never a wrong entry.
         """
@@ -97,4 +133,4 @@ class Store(Protocol):
         ...
 
 
-__all__ = ["COUNTED", "MINE", "Answer", "Store"]
+__all__ = ["COUNTED", "MINE", "PATIENCE", "Answer", "Store", "StoreBusyError", "attempt"]

@@ -35,6 +35,8 @@ class NullStore:
     def claim(
         self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
     ) -> Sequence[Answer]:
+        if force:  # somebody means to replace what is there
+            self._must_reach_store()
         return [MINE] * len(keys[:limit])
 
     def put(

@@ -15,6 +15,7 @@ import lmdb
 
 from batche._process import renew_after_fork
 from batche.errors import StoreError
+from batche.stores.base import PATIENCE, StoreBusyError, attempt
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import allocate
@@ -26,16 +27,12 @@ MAP_BYTES: Final = 64 << 30
 READERS: Final = 1022
 """As many as fit in a lock file of `LOCK_BYTES`."""
 LOCK_BYTES: Final = 1 << 16
-PATIENCE: Final = 10.0
-"""Seconds that a writer waits for its turn before it gives up and answers without the store."""
+_CLOSING: Final = 1.0
+"""Seconds that an environment which nobody uses any more may take to be closed before it is opened again."""
 _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
 
 T = TypeVar("T")
-
-
-class StoreBusyError(StoreError):
-    """Another writer has been at work for longer than this one may wait."""
 
 
 class Transaction(Protocol):
@@ -88,6 +85,7 @@ class Environment:
 
     def _open(self) -> lmdb.Environment:
         size = int(self.about()["map_size"])
+        deadline = time.monotonic() + _CLOSING
         while True:
             try:
                 with GATE:
@@ -95,7 +93,9 @@ class Environment:
             except lmdb.MemoryError:
                 size //= 2  # an address space limit (ulimit -v); what is there still has to fit
             except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
-                raise self._trouble(error) from error
+                if "already open" not in str(error) or time.monotonic() > deadline:
+                    raise self._trouble(error) from error
+                time.sleep(_FIRST_TRY)  # another thread has just dropped the last use of it, and is closing it
             else:
                 return env
 
@@ -183,6 +183,7 @@ class Environment:
 
     def _take(self, turn: Any, patience: float) -> None:
         """Become the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
+        patience = 0.0 if attempt else patience
         deadline = time.monotonic() + patience
         if not turn.acquire(timeout=patience):
             raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")

@@ -31,4 +31,6 @@ class Following:
 
     def first(self, number: int) -> Following:
         """The same for the first ``number`` keys only."""
-        return self if number == len(self.keys) else Following(self.call, self.keys[:number], self.limit, force=self.force)
+        return (
+            self if number == len(self.keys) else Following(self.call, self.keys[:number], self.limit, force=self.force)
+        )

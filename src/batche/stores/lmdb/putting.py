@@ -50,6 +50,11 @@ class Putting:
         self._stored = 0
         self._hunts = 0
 
+    @property
+    def rest(self) -> int:
+        """How many entries were not tried so far."""
+        return len(self._entries) - self._stored
+
     def store(self, writing: Writing, victims: Candidates) -> None:
         """Store as many of the remaining entries as one transaction may hold and ``victims`` make room for.
 

@@ -12,7 +12,7 @@ from batche._capacity import limits, scarce
 from batche._places import as_store_error, make_private_directory, path_place
 from batche._reports import logger
 from batche._types import CacheInfo, Call, Entry, Key, Owner, Stored
-from batche.stores.base import Answer
+from batche.stores.base import Answer, attempt
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.environment import MAP_BYTES, Transaction
@@ -192,8 +192,10 @@ class LmdbStore:
             answers = self._upkeep.write(call.namespace, partial(self._put, putting, following, victims))
             if putting.needs_victims:
                 victims.refill()
+            elif attempt:
+                break
         self._tell_default_limit(call.namespace, putting)
-        return Stored(frozenset(putting.kept), frozenset(putting.too_large), answers)
+        return Stored(frozenset(putting.kept), frozenset(putting.too_large), answers, putting.rest)
 
     def _put(self, putting: Putting, following: Following, victims: Candidates, writing: Writing) -> list[Answer]:
         """One transaction of a put; the last one claims as well."""

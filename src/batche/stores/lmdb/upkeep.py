@@ -9,10 +9,11 @@ from typing import Final, TypeVar
 
 from batche._process import boot_identity
 from batche._types import NAMESPACE_BYTES
+from batche.stores.base import PATIENCE, StoreBusyError
 from batche.stores.lmdb import totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
-from batche.stores.lmdb.environment import PATIENCE, StoreBusyError, Transaction
+from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.writing import Writing

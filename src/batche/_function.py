@@ -1,0 +1,245 @@
+"""Cached functions: what `cache_batch_variable` makes of a batch function, sync or async, and of a method."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from batche._binding import Bound as Binding
+from batche._cached import WARMED, Cached
+from batche._coroutines import is_async, mark_async
+from batche._drive import ask_store, drive
+from batche._drive_async import ask_store_async, drive_async, in_thread
+from batche._engine import Run
+from batche._methods import AsyncCachedMethod, CachedMethod
+from batche._namespace import Declared
+from batche._plan import split
+from batche._signature import Bound
+from batche._steps import Delete, Read
+from batche.stores.base import attempt
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+
+
+class CachedFunction(Cached[P, R]):
+    """A batch function with a cache of its items. Made by `cache_batch_variable`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function with the items that are not in the cache; see `cache_batch_variable`."""
+        bound = self._signature.bind(args, kwargs)
+        if self._signature.is_uncached(bound.batch):
+            return self.__wrapped__(*args, **kwargs)  # type: ignore[no-any-return]  # what the function returns
+        items = self._items(bound)
+        if not items:
+            return []  # type: ignore[return-value]  # the answer is always a list
+
+        use = self._bound()
+        run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
+        results = run.recall()
+        if results is None:
+            results = drive(run, partial(self._compute, bound))
+        return results  # type: ignore[return-value]  # the answer is always a list
+
+    def cache_clear(self) -> None:
+        """Remove every entry of this function, all versions of it, void the claims in flight and zero its counts."""
+        self._clear()
+
+    def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> list[bool]:
+        """Whether each item of a batch has an entry; changes neither recency nor counts."""
+        use = self._bound()
+        run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
+        return run.has(ask_store(run, Read(run.plan.by_use, use=False)))
+
+    def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Remove the entries of a batch, and void the claims in flight on its items.
+
+        Returns:
+            The number of entries removed.
+
+        Raises:
+            StoreError: it could not be written, so old entries may still be served.
+        """
+        use = self._bound()
+        run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
+        removed: int = ask_store(run, Delete(run.plan.by_use))
+        use.settings.wakeups.wake(run.plan.by_use)
+        return removed
+
+    def cache_refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Compute all items of a batch and replace their entries, which are served until then; returns the results.
+
+        Claims in flight on the items are voided. Where the function raises, the old entries stay.
+        """
+        bound = self._signature.bind(args, kwargs)
+        if self._signature.is_uncached(bound.batch):
+            return self.__wrapped__(*args, **kwargs)  # type: ignore[no-any-return]  # what the function returns
+        run = self._refreshing(bound, self._bound())
+        return drive(run, partial(self._compute, bound))  # type: ignore[return-value]  # the answer is always a list
+
+    def cache_put(self, results: Iterable[Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store ``results`` for the items of a batch, as if they were computed now; of duplicates the last one's.
+
+        Claims in flight on the items are voided. An item whose result cannot be stored has no entry afterwards.
+
+        Raises:
+            ResultLengthError: there is not one result for each item; nothing is stored.
+            StoreError: it could not be written, so old entries may still be served.
+        """
+        drive(self._putting(results, self._signature.bind(args, kwargs), self._bound()), _as_they_are)
+
+    def cache_warm(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Compute the items of a batch that have no entry, a part at a time; returns how many that were.
+
+        The batch may be any iterable, of any length: it is taken in parts of 1,000, or of ``batch_size`` where that is
+        more, in constant memory. Each part is stored when it is done, so what is stopped goes on where it was.
+        """
+        bound = self._signature.bind(args, kwargs)
+        computed = 0
+        for run in self._warming(bound, self._bound()):
+            drive(run, partial(self._compute, bound))
+            computed += run.results.computed
+        return computed
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+    ) -> CachedMethod[Q, R]: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None, /) -> Any:
+        return self if instance is None else CachedMethod(self, instance)
+
+
+class AsyncCachedFunction(Cached[P, R]):
+    """An async batch function with a cache of its items. Made by `cache_batch_variable`.
+
+    The same as `CachedFunction`, and with the same entries where both have one name and version; what may wait is to be
+    awaited. The event loop is not kept for longer than one transaction of the store takes.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any], declared: Declared | None = None) -> None:
+        super().__init__(function, options, declared)
+        mark_async(self)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Await the function with the items that are not in the cache; see `cache_batch_variable`."""
+        bound = self._signature.bind(args, kwargs)
+        if self._signature.is_uncached(bound.batch):
+            return await _awaited(self.__wrapped__(*args, **kwargs))  # type: ignore[no-any-return]  # the function's
+        items = self._items(bound)
+        if not items:
+            return []  # type: ignore[return-value]  # the answer is always a list
+
+        use = self._current() or await self._opened()
+        run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
+        results = None
+        if len(items) <= WARMED:  # so few are read in one transaction
+            with attempt:
+                results = run.recall()
+        if results is None:
+            results = await drive_async(run, partial(self._compute_async, bound))
+        return results  # type: ignore[return-value]  # the answer is always a list
+
+    async def _ready(self) -> Binding:
+        return self._current() or await self._opened()
+
+    async def _opened(self) -> Binding:
+        """The store, opened in a thread: that may wait for other processes."""
+        return await in_thread(self._bound)
+
+    async def _compute_async(self, bound: Bound, items: list[Any]) -> Any:
+        return await _awaited(self._compute(bound, items))
+
+    async def cache_clear(self) -> None:
+        """Remove every entry of this function, all versions of it, void the claims in flight and zero its counts."""
+        await in_thread(self._clear)
+
+    async def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> list[bool]:
+        """Whether each item of a batch has an entry; changes neither recency nor counts."""
+        use = await self._ready()
+        run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
+        return run.has(await ask_store_async(run, Read(run.plan.by_use, use=False)))
+
+    async def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Remove the entries of a batch, and void the claims in flight: see `CachedFunction.cache_invalidate`."""
+        use = await self._ready()
+        run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
+        removed: int = await ask_store_async(run, Delete(run.plan.by_use))
+        use.settings.wakeups.wake(run.plan.by_use)
+        return removed
+
+    async def cache_refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Compute all items of a batch and replace their entries: see `CachedFunction.cache_refresh`."""
+        bound = self._signature.bind(args, kwargs)
+        if self._signature.is_uncached(bound.batch):
+            return await _awaited(self.__wrapped__(*args, **kwargs))  # type: ignore[no-any-return]  # the function's
+        run = self._refreshing(bound, await self._ready())
+        return await drive_async(run, partial(self._compute_async, bound))  # type: ignore[return-value]  # always a list
+
+    async def cache_put(self, results: Iterable[Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store ``results`` for the items of a batch: see `CachedFunction.cache_put`."""
+        await drive_async(self._putting(results, self._signature.bind(args, kwargs), await self._ready()), _as_awaited)
+
+    async def cache_warm(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Compute the items of a batch of any length that have no entry: see `CachedFunction.cache_warm`."""
+        bound = self._signature.bind(args, kwargs)
+        computed = 0
+        for run in self._warming(bound, await self._ready()):
+            await drive_async(run, partial(self._compute_async, bound))
+            computed += run.results.computed
+            await asyncio.sleep(0)  # a part that is there already takes no turn of the loop by itself
+        return computed
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+
+    @overload
+    def __get__(
+        self: AsyncCachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+    ) -> AsyncCachedMethod[Q, R]: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None, /) -> Any:
+        return self if instance is None else AsyncCachedMethod(self, instance)
+
+    if sys.version_info < (3, 12):
+        # What looks like a function is asked for the flags of its code.
+        __code__ = __call__.__code__
+        __defaults__ = __kwdefaults__ = None
+
+
+async def _awaited(result: Any) -> Any:
+    """What an async function gave, also where a sync wrapper around it awaited that already."""
+    return await result if inspect.isawaitable(result) else result
+
+
+def _as_they_are(items: list[Any]) -> list[Any]:
+    return items
+
+
+async def _as_awaited(items: list[Any]) -> list[Any]:
+    return items
+
+
+class CachedClassMethod(classmethod):  # type: ignore[type-arg]  # its types are those of the function inside
+    """A cached class method: `classmethod` itself, from Python 3.13 on, would not bind the attributes to the class."""
+
+    def __get__(self, instance: object | None, owner: type | None = None, /) -> Any:
+        return self.__func__.__get__(owner if owner is not None else type(instance))
+
+
+def cached(function: Callable[..., Any], options: dict[str, Any], declared: Declared | None = None) -> Any:
+    """The cached function of ``function``, of its kind."""
+    if isinstance(function, classmethod):
+        return CachedClassMethod(cached(function.__func__, options, declared))
+    if isinstance(function, staticmethod):
+        return staticmethod(cached(function.__func__, options, declared))
+    kind = AsyncCachedFunction if is_async(function) else CachedFunction
+    return kind(function, options, declared)
