@@ -70,7 +70,7 @@ class CachedFunction(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function with the items that are not in the cache; see `cache_batch_variable`."""
         bound = self._signature.bind(args, kwargs)
-        if self._signature.is_uncached(bound.batch):
+        if self._signature.may_be_uncached and self._signature.is_uncached(bound.batch):
             return self.__wrapped__(*args, **kwargs)
         items = self._signature.items(bound.batch)
         if not items:
