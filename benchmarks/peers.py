@@ -116,7 +116,7 @@ class Batche(Decorated):
 
 
 class DiskCache:
-    """SQLite in shared memory. Its own loop, in one transaction for a batch; bytes packed as for Redis."""
+    """diskcache as it comes: a directory on the disk, one `get` or `set` for each item; bytes packed as for Redis."""
 
     exact = True
 
@@ -126,30 +126,28 @@ class DiskCache:
         self.version = diskcache.__version__
         self._kind = kind
         self._cache: Any = diskcache.Cache(
-            str(directory / "diskcache"), eviction_policy="least-recently-used", size_limit=1 << 40
+            self._directory(directory), eviction_policy="least-recently-used", size_limit=1 << 40
         )
+
+    def _directory(self, directory: Path) -> str | None:
+        return None  # its default: a new one where temporary files are
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._cache.close()
+        shutil.rmtree(self._cache.directory)
 
     def get_many(self, items: list[str]) -> Sequence[Any]:
         get, unpack = self._cache.get, self._kind.unpack
-        with self._transaction(items):
-            return [None if (data := get(item)) is None else unpack(data) for item in items]
+        return [None if (data := get(item)) is None else unpack(data) for item in items]
 
     def set_many(self, items: list[str], values: list[Any]) -> object:
         put, pack = self._cache.set, self._kind.pack
-        with self._transaction(items):
-            for item, value in zip(items, values, strict=True):
-                put(item, pack(value))
+        for item, value in zip(items, values, strict=True):
+            put(item, pack(value))
         return None
-
-    def _transaction(self, items: list[str]) -> contextlib.AbstractContextManager[Any]:
-        # Each get and set is a transaction already: one more around a single one would only slow it down.
-        return self._cache.transact() if len(items) > 1 else contextlib.nullcontext()
 
     def limit(self, batch: int) -> None:
         # It counts bytes, and they shrink at a commit only: so one entry goes for each that comes.
@@ -158,6 +156,25 @@ class DiskCache:
 
     def entries(self) -> int | None:
         return len(self._cache)
+
+
+class DiskCacheInTransactions(DiskCache):
+    """The same loop in one transaction for a batch, and in shared memory: what its users can do by hand."""
+
+    def _directory(self, directory: Path) -> str:
+        return str(directory / "diskcache")
+
+    def get_many(self, items: list[str]) -> Sequence[Any]:
+        with self._transaction(items):
+            return super().get_many(items)
+
+    def set_many(self, items: list[str], values: list[Any]) -> object:
+        with self._transaction(items):
+            return super().set_many(items, values)
+
+    def _transaction(self, items: list[str]) -> contextlib.AbstractContextManager[Any]:
+        # Each get and set is a transaction already: one more around a single one would only slow it down.
+        return self._cache.transact() if len(items) > 1 else contextlib.nullcontext()
 
 
 class Redis:
@@ -245,11 +262,13 @@ PEERS: Final[dict[str, Callable[[Path, Kind, int], Peer]]] = {
     "batche": Batche,
     "batche 0.1.1": Decorated,
     "diskcache": DiskCache,
+    "diskcache+transact": DiskCacheInTransactions,
     "redis": Redis,
     "redis+hiredis": RedisWithHiredis,
 }
 _NEEDS: Final = {
     "diskcache": ["diskcache"],
+    "diskcache+transact": ["diskcache"],
     "redis": ["redis", "redis-server"],
     "redis+hiredis": ["redis", "redis-server", "hiredis"],
 }

@@ -1,7 +1,8 @@
 """What does a call with one item cost, for an item that is in the cache and for one that is not?
 
-Timed is the call alone. Redis is asked by the same commands as for a batch, and diskcache without the transaction that
-is of use to a batch only. An item that is not in the cache is stored; its result is prepared, so nothing is computed.
+Timed is the call alone. Redis is asked by the same commands as for a batch, and diskcache+transact without the
+transaction, which is of use to a batch only: so it is diskcache in shared memory here. An item that is not in the cache
+is stored; its result is prepared, so nothing is computed.
 """
 
 from __future__ import annotations

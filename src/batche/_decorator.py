@@ -79,8 +79,8 @@ def cache_batch_variable(
     error and says so once to the logger ``batche``; ``strict=True`` raises instead.
 
     **Async and methods.** An ``async def`` function stays one, and its attributes that may wait are to be awaited. The
-    ``self`` of a method is an argument: give its class a ``__batche_key__()`` or make it a dataclass, or leave it out by
-    ``ignore=("self",)``; the attributes bind it, as in ``obj.embed.cache_contains(["a"])``.
+    ``self`` of a method is an argument: give its class a ``__batche_key__()``, make it a dataclass, or leave it out
+    by ``ignore=("self",)``; the attributes bind it, as in ``obj.embed.cache_contains(["a"])``.
 
     Args:
         batch_variable_name: the parameter that holds the batch; a tuple of names for several aligned batches, where an

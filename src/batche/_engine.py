@@ -57,7 +57,6 @@ class Run:
         self.settings = settings
         self.plan = plan
         self.refresh = refresh
-        self.results = Results(settings, plan)
         self._found: Sequence[Entry | None] | None = None
 
     @cached_property
@@ -65,17 +64,28 @@ class Run:
         """What the claims of this run name."""
         return _calls.new_call(self.settings.namespace)
 
+    @cached_property
+    def results(self) -> Results:
+        """What this run has so far; a call that only hits does without it."""
+        return Results(self.settings, self.plan)
+
     def recall(self) -> list[Any] | None:
         """The results where every item has an entry, which takes no step; `None` where `steps` are to be run."""
+        settings, plan = self.settings, self.plan
         try:
-            found = self.settings.store.read(self.plan.by_use)
+            self._found = found = settings.store.read(plan.by_use)
         except StoreError:
             return None  # the steps meet it again, and tell
-        results = self.results.recall(found if self.settings.ttl is None else self._fresh(found))
-        if results is None:
-            self._found = found
-        else:
-            self._release(self.settings.nobody, {"hits": len(self.plan.keys)})
+        if not all(found) or (settings.ttl is not None and not all(self._fresh(found))):
+            return None
+        decode = settings.codec.decode
+        try:
+            results = [decode(entry[0]) for entry in found if entry]
+        except Exception:  # a user's codec may raise anything
+            return None  # the steps find out which
+        if plan.has_duplicates:
+            results = self.results.spread(results)
+        self._release(settings.nobody, {"hits": len(results)})
         return results
 
     def has(self, entries: Sequence[Entry | None]) -> list[bool]:

@@ -33,7 +33,7 @@ class CachedFunction(Cached[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function with the items that are not in the cache; see `cache_batch_variable`."""
         bound = self._signature.bind(args, kwargs)
-        if self._signature.is_uncached(bound.batch):
+        if self._signature.may_be_uncached and self._signature.is_uncached(bound.batch):
             return self.__wrapped__(*args, **kwargs)  # type: ignore[no-any-return]  # what the function returns
         items = self._items(bound)
         if not items:

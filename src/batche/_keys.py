@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import repeat, starmap
 from operator import is_
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ._canonical import canonical, canonical_int64
 from ._framing import Unkeyable, encoded_text, framed, framed_text
@@ -112,22 +112,18 @@ class Scope:
 
     def _key_of(self, index: int, item: object) -> Key:
         if type(item) is str:
-            return self._digest(self._text, encoded_text(item))
-        if type(item) is bytes:
-            return self._digest(self._bytes, item)
-        try:
-            return self._digest(self._nested, canonical(item))
-        except Unkeyable as error:
-            raise UnkeyableError(f"item {index}", error.type_name, error.problem) from error.__cause__
-
-    def _digest(self, start: Any, content: bytes) -> Key:
+            start, content = self._text, encoded_text(item)
+        elif type(item) is bytes:
+            start, content = self._bytes, item
+        else:
+            start, content = self._nested, _item(index, item)
         # Going on from a copy of the digest of what is common is a third faster than starting anew.
         digest = start.copy()
         digest.update(content)
-        return self._namespace + cast(bytes, digest.digest())
+        return self._namespace + digest.digest()
 
     def _digests(self, start: Any, contents: Iterable[bytes]) -> list[Key]:
-        # As `_digest`, but without a call for each item, which is the hot path of a batch of texts.
+        # As `_key_of`, but without a call for each item, which is the hot path of a batch of texts.
         namespace, copy = self._namespace, start.copy
         keys = []
         for content in contents:
@@ -149,6 +145,13 @@ def _argument(name: str, value: object) -> bytes:
         return canonical(value)
     except Unkeyable as error:
         raise UnkeyableError(f"argument {name!r}", error.type_name, error.problem) from error.__cause__
+
+
+def _item(index: int, item: object) -> bytes:
+    try:
+        return canonical(item)
+    except Unkeyable as error:
+        raise UnkeyableError(f"item {index}", error.type_name, error.problem) from error.__cause__
 
 
 def _memo_key(arguments: Mapping[str, object]) -> object:

@@ -52,7 +52,7 @@ class Plan:
 
 def split(items: Sequence[Any], keys: list[Key]) -> Plan:
     """Find the distinct items of a batch. ``keys`` is aligned with ``items``."""
-    if len(set(keys)) == len(keys):
+    if len(keys) == 1 or len(set(keys)) == len(keys):
         return Plan(items, keys, keys)
     return Plan(items, keys, list(dict.fromkeys(reversed(keys)))[::-1])
 

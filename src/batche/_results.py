@@ -40,20 +40,8 @@ class Results:
         self.count(outcome)
         return True
 
-    def recall(self, entries: Sequence[Entry | None]) -> list[Any] | None:
-        """The results of all positions, where each distinct key has an entry that can be decoded; `None` elsewhere.
-
-        ``entries`` are in order of use. This is the path of a call that only hits.
-        """
-        if not all(entries):
-            return None
-        decode = self._settings.codec.decode
-        try:
-            values = [decode(entry[0]) for entry in entries if entry]
-        except Exception:
-            return None  # the steps find out which
-        if not self._plan.has_duplicates:
-            return values
+    def spread(self, values: Sequence[Any]) -> list[Any]:
+        """The results of all positions, from those of the distinct keys in order of use."""
         self._values = dict(zip(self._plan.by_use, values, strict=True))
         return self.merge()
 

@@ -97,8 +97,10 @@ class BatchSignature:
         self._check_variables()
         self._drop(ignore)
         self._spots = tuple(map(self._spot, self.variables))
+        self._rest = self._defaults()
         self.hints = {name: self._hint(name) for name in (*self.variables, "return")}
         self._check_annotations()
+        self.may_be_uncached = any(map(self._allows_none, self.variables))
 
     # Decoration.
 
@@ -154,6 +156,12 @@ class BatchSignature:
             return _Spot(name, self._index[name], positional_only=False)
         return _Spot(name, self._positional.index(name), positional_only=True)
 
+    def _defaults(self) -> dict[str, Any] | None:
+        """`Bound.arguments` of a call that passes the batch alone, as its first argument; `None` where none can."""
+        if (self._variable,) != self._positional[:1] or not {self._variable}.issuperset(self._required):
+            return None
+        return {name: value for name, value in self._template.items() if name not in (self._variable, *self._dropped)}
+
     def _hint(self, name: str) -> Any:
         parameter = self._signature.parameters.get(name)
         if name == "return":
@@ -177,6 +185,8 @@ class BatchSignature:
             SignatureError: no batch was passed and its parameter has no default.
             TypeError: the arguments do not fit, in the words of the function itself.
         """
+        if self._rest is not None and len(args) == 1 and not kwargs:
+            return Bound(self, args[0], self._rest, args, kwargs)
         arguments = self._template.copy()
         for name, value in zip(self._positional, args):  # noqa: B905 - strict= alone costs 0.15 us of every call
             arguments[name] = value
@@ -274,7 +284,7 @@ class BatchSignature:
             SignatureError: it is no batch, or several batches are not of one length.
         """
         if self._variable is not None:
-            return items_of(batch, self.name, self._variable)
+            return batch.copy() if type(batch) is list else items_of(batch, self.name, self._variable)
         columns = [items_of(part, self.name, name) for name, part in zip(self.variables, batch, strict=True)]
         if len(set(map(len, columns))) > 1:
             lengths = ", ".join(f"{len(column)} {name}" for name, column in zip(self.variables, columns, strict=True))

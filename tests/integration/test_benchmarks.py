@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-NEEDS = {"diskcache": "diskcache", "redis": "redis", "redis+hiredis": "hiredis"}
+NEEDS = {"diskcache": "diskcache", "diskcache+transact": "diskcache", "redis": "redis", "redis+hiredis": "hiredis"}
 SIZES = {"entries": 60, "batch": 20, "rounds": 2}
 ENTRIES = {
     "warm_hits": {"warm hits, lists": 60, "warm hits, arrays": 60},
@@ -39,8 +39,13 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("module", ENTRIES)
-def test_every_peer_that_is_here_gives_right_results(module: str, tmp_path: Path) -> None:
+def test_every_peer_that_is_here_gives_right_results(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "results.json"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     done = run("--questions", module, "--peers", "batche", *NEEDS, "--json", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(path.read_text(encoding="utf-8"))
@@ -54,6 +59,7 @@ def test_every_peer_that_is_here_gives_right_results(module: str, tmp_path: Path
     assert set(results["absent"]) == set(NEEDS) - peers
     assert all(f"skipped: {name}, {reason}\n" in done.stdout for name, reason in results["absent"].items())
     check_plot(path.with_suffix(".svg"), bars=len(peers) * len(results["questions"]))
+    assert not list(temporary.glob("diskcache-*"))
 
 
 def check_fields(results: dict[str, Any]) -> None:

@@ -233,8 +233,7 @@ def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:
     def knock() -> None:
         while not end.is_set():
             try:
-                with gate:
-                    pass
+                gate.through(int)
             except GateClosedError as error:
                 trouble.append(error)
 
@@ -267,13 +266,17 @@ class InterruptedGate(ForkGate):
 def test_who_is_interrupted_at_the_gate_may_pass_it_later() -> None:
     gate = InterruptedGate()
     gate._forking[-1] = None
-    with pytest.raises(KeyboardInterrupt), gate:
-        pass
+    with pytest.raises(KeyboardInterrupt):
+        gate.through(int)
     gate._forking.clear()
-    with gate:
-        pass
+    gate.through(int)
     gate.close()
     assert gate._clean
+
+
+def is_alone(gate: ForkGate) -> bool:
+    with gate.alone() as alone:
+        return alone
 
 
 def test_nobody_is_alone_while_another_thread_forks() -> None:
@@ -296,11 +299,11 @@ def test_nobody_is_alone_while_another_thread_forks() -> None:
     with gate.alone() as alone:
         assert alone
         with pytest.raises(GateClosedError):
-            gate.__enter__()
-    with gate, gate.alone() as alone:
-        assert not alone
-    with gate:
-        pass
+            gate.through(int)
+    with pytest.raises(GateClosedError):
+        gate.through(lambda: gate.through(int))
+    assert gate.through(is_alone, gate) is False
+    gate.through(int)
 
 
 # ---- the writer's turn ----

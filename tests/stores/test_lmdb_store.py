@@ -7,6 +7,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from batche._types import MINE, Owner
-from batche.stores.lmdb import LmdbStore, records
+from batche.stores.lmdb import LmdbStore, records, removing
 from batche.stores.lmdb.following import MOST_BYTES
 from batche.stores.lmdb.reading import PIECE
 from batche.stores.lmdb.upkeep import Limits
@@ -165,6 +166,26 @@ def test_clearing_one_function_of_a_shared_store_leaves_the_other(tmp_path: Path
     assert (one.misses, other.misses) == (0, 3)
     assert (one.currsize, one.evictions) == (3, 1)
     recount(store)
+
+
+def test_an_epoch_is_looked_up_again_once_somebody_has_raised_it(tmp_path: Path) -> None:
+    """Half of a clear: the epoch is raised, and the entries are still there."""
+    store = LmdbStore(tmp_path / "s")
+    use(store, [1, 2])
+    assert contents(store, [1, 2]) == {1, 2}
+    store._upkeep.commit(NAMESPACE, partial(removing.raise_epoch, store._opened, NAMESPACE))
+    assert contents(store, [1, 2]) == set()
+
+
+def test_an_epoch_is_looked_up_again_for_another_namespace_and_once_files_are_opened_again(tmp_path: Path) -> None:
+    store, other = LmdbStore(tmp_path / "s"), b"another!"
+    use(store, [1])
+    use(store, [1], namespace=other)
+    store._upkeep.commit(NAMESPACE, partial(removing.raise_epoch, store._opened, NAMESPACE))
+    assert [contents(store, [1]), contents(store, [1], other), contents(store, [1])] == [set(), {1}, set()]
+    store.close()
+    store._opened.lmdb._open_again()
+    assert store._opened.lmdb.epoch_read.transaction == -1
 
 
 def test_a_clear_in_pieces_leaves_nothing_and_frees_all(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import lmdb
 
@@ -51,6 +51,17 @@ class Transaction(Protocol):
     def id(self) -> int: ...
 
 
+class EpochRead(NamedTuple):
+    """A namespace's epoch as of a transaction's number: the same for every other that reads the same commit."""
+
+    transaction: int
+    namespace: bytes
+    epoch: int
+
+
+_NONE_READ: Final = EpochRead(-1, b"", 0)
+
+
 class Environment:
     """An open environment. ``read`` and ``write`` run a function inside a transaction of its own.
 
@@ -63,6 +74,7 @@ class Environment:
         self.durable = durable
         self._env: lmdb.Environment | None = None
         self._broken = ""
+        self.epoch_read = _NONE_READ  # by the last read of any thread, and only for the files that are open
         self._gate_file = LockFile(path / "gate")
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
@@ -88,8 +100,7 @@ class Environment:
         deadline = time.monotonic() + _CLOSING
         while True:
             try:
-                with GATE:
-                    self._env = env = self._opened(size)
+                self._env = env = GATE.through(self._opened, size)
             except lmdb.MemoryError:
                 size //= 2  # an address space limit (ulimit -v); what is there still has to fit
             except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
@@ -112,6 +123,7 @@ class Environment:
             lib_version=0,
         )
         env.reader_check()
+        self.epoch_read = _NONE_READ
         return env
 
     def about(self) -> dict[str, Any]:
@@ -145,21 +157,20 @@ class Environment:
         except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
             raise error if isinstance(error, StoreError) else self._trouble(error) from error
 
-    def read(self, body: Callable[[Transaction], T]) -> T:
-        """Run ``body`` in a read transaction. Waits for no writer."""
+    def read(self, body: Callable[..., T], *arguments: Any) -> T:
+        """Run ``body(*arguments, transaction)`` in a read transaction. Waits for no writer."""
         env = self._env if self._env is not None and not self._broken else self._handle()
         try:
-            return _read(env, body)
+            return GATE.through(_read, env, body, arguments)
         except lmdb.ReadersFullError:
-            with self._errors(), GATE:
-                env.reader_check()
             with self._errors():
-                return _read(env, body)
+                GATE.through(env.reader_check)
+                return GATE.through(_read, env, body, arguments)
         except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
             if self._env is env or not isinstance(error, lmdb.Error):
                 raise self._trouble(error) from error
             with self._errors():  # it was closed beside this call
-                return _read(self._handle(), body)
+                return GATE.through(_read, self._handle(), body, arguments)
 
     def write(self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
@@ -173,7 +184,7 @@ class Environment:
             try:
                 try:
                     self._take(turn, patience)
-                    result = _write(self._handle(), body)
+                    result = GATE.through(_write, self._handle(), body)
                     after(result)
                     return result
                 finally:
@@ -213,8 +224,8 @@ class Environment:
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
         env = self._handle()
-        with self._errors(), GATE:
-            env.sync(True)
+        with self._errors():
+            GATE.through(env.sync, True)
 
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
@@ -224,22 +235,17 @@ class Environment:
                 self._env = None
 
 
-def _read(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
-    with GATE:
-        try:
-            with env.begin() as transaction:
-                return body(transaction)
-        finally:
-            GATE.leave()
+def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    transaction = env.begin()
+    try:
+        return body(*arguments, transaction)
+    finally:
+        transaction.abort()  # what `with` does for a read, at a twentieth less of a hit
 
 
 def _write(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
-    with GATE:
-        try:
-            with env.begin(write=True) as transaction:
-                return body(transaction)
-        finally:
-            GATE.leave()
+    with env.begin(write=True) as transaction:
+        return body(transaction)
 
 
 def _is_mine(turn: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from batche._capacity import limits, scarce
 from batche._places import as_store_error, make_private_directory, path_place
 from batche._reports import logger
-from batche._types import CacheInfo, Call, Entry, Key, Owner, Stored
+from batche._types import NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer, attempt
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
@@ -105,19 +105,19 @@ class LmdbStore:
     # ---- reading ----
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
-        if keys:
-            self._upkeep.join_if_free(namespace_of(keys[0]))
+        if not keys:
+            return []
+        self._upkeep.join_if_free(keys[0][:NAMESPACE_BYTES])
         opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
-        snapshot, entries = 0, list[Entry | None]()
+        as_of, raws = opened.lmdb.read(reading.read_raw, keys[:MOST_KEYS], opened.lmdb)
+        entries = reading.unpack(raws, as_of.epoch, slots, tick)
         while len(entries) < len(keys):
             done = len(entries)
-            part = keys[done : done + MOST_KEYS] if done or len(keys) > MOST_KEYS else keys
-            number, epoch, raws = opened.lmdb.read(partial(reading.read_raw, part))
-            snapshot = snapshot if done else number
-            entries += reading.unpack(raws, epoch, slots, tick + done if use else 0)
+            then, raws = opened.lmdb.read(reading.read_raw, keys[done : done + MOST_KEYS], opened.lmdb)
+            entries += reading.unpack(raws, then.epoch, slots, tick + done if use else 0)
         if not all(entries):
-            self._missed = reading.missed(snapshot, keys, entries)
+            self._missed = reading.missed(as_of.transaction, keys, entries)
         return entries
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
@@ -127,7 +127,7 @@ class LmdbStore:
         owners: list[Owner | None] = []
         handles: set[Handle] = set()
         for part in _parts(keys):
-            epoch, raws = self._opened.lmdb.read(partial(reading.read_claims, part))
+            epoch, raws = self._opened.lmdb.read(reading.read_claims, part)
             owners += self._claims.owners(raws, epoch)
             handles.update(claimed.handle for raw in raws if raw and (claimed := records.unpack_claim(raw)))
         return Owners(owners, handles, commits)
@@ -167,7 +167,8 @@ class LmdbStore:
         return [entry if entry and entry[1] > newer_than else None for entry in found] if newer_than else found
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
-        self._claims.end(call, abandoned=abandoned)
+        if call.handle is not None:
+            self._claims.end(call, abandoned=abandoned)
         if counts:
             self._opened.lanes.add(call.namespace, counts)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import partial
 from typing import Final, NamedTuple
 
 from batche.stores.base import COUNTED
@@ -78,7 +77,7 @@ def count_all(opened: OpenEnvironment, namespace: bytes) -> dict[str, int]:
     """
     while True:
         lanes = [lane for lane in opened.lanes.all() if lane.namespace == namespace]
-        total = opened.lmdb.read(partial(_sum, namespace, lanes))
+        total = opened.lmdb.read(_sum, namespace, lanes)
         if opened.lanes.hold(lanes):
             return dict(zip(COUNTED, total, strict=True))
 
