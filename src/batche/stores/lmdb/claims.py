@@ -121,10 +121,8 @@ class Claims:
 
     def sweep(self, transaction: Transaction) -> None:
         """Remove the claims that are over, where a call has left some."""
-        if self._died and time.monotonic() > max(self._died.values()) + MOURNING:
-            self.suspect()  # what was left for the waiters then may go now
         ended = self._slots.to_sweep()
-        if ended is None:
+        if ended is None or self._mourns(ended):
             return
         if not self._sweep_from:
             self._sweeping, self._seen = ended, {}
@@ -133,7 +131,14 @@ class Claims:
         self._sweep_from = found[-1][0] if len(found) == MOST_SWEPT else b""
         if not self._sweep_from:
             self._died = self._seen
-            self._slots.swept(self._sweeping)
+            if not self._died:  # else whoever writes in a while comes back for what was left to the waiters
+                self._slots.swept(self._sweeping)
+
+    def _mourns(self, ended: int) -> bool:
+        """Whether nothing ended since the last sweep, and what that left, the claims of the dead, is to stay for now."""
+        if not self._died or self._sweep_from or ended != self._sweeping:
+            return False
+        return time.monotonic() <= max(self._died.values()) + MOURNING
 
     def _remove_what_is_over(self, transaction: Transaction, found: Sequence[tuple[Key, bytes]]) -> None:
         """Remove claims that have ended, and those of the dead once their waiters had the time to see who died."""
