@@ -7,13 +7,8 @@ import os
 import sys
 import time
 
-from tests.model._checker import Report, explore
-from tests.model.suite import LARGE, SMALL
-
-
-def explore_choice(number: int) -> Report:
-    model, options = [*LARGE, *SMALL][number]
-    return explore(model(**options))
+from tests.model._checker import Report
+from tests.model.suite import ALL, explore_one
 
 
 def main() -> int:
@@ -21,7 +16,7 @@ def main() -> int:
     print(f"{'model':<78} {'states':>9} {'transitions':>11} {'seconds':>7}  verdict")
     reports: list[Report] = []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for report in pool.imap_unordered(explore_choice, range(len(LARGE) + len(SMALL))):
+        for report in pool.imap_unordered(explore_one, range(len(ALL))):
             print(
                 f"{report.name:<78} {report.states:>9,} {report.transitions:>11,} {report.seconds:>7.1f}  {report.verdict}",
                 flush=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.model._checker import Model
+from tests.model._checker import Model, Report, explore
 from tests.model._claims import Claims
 from tests.model._nesting import Nesting
 from tests.model._recency import Recency
@@ -47,6 +47,8 @@ LARGE: Final[list[Choice]] = [
     (Recency, {"copies": True, "readers": 1, "reads": 1, "writers": 2, "crashes": 1, "deletes": 1}),
 ]
 
+ALL: Final = [*LARGE, *SMALL]
+
 FLAWS: Final[list[tuple[str, str, Callable[..., Model], dict[str, Any]]]] = [
     # what is left out, what must come of it, and where that is seen
     ("no re-read", "computed again though it is stored", Claims, {"callers": 2, "items": 1}),
@@ -76,3 +78,9 @@ FLAWS: Final[list[tuple[str, str, Callable[..., Model], dict[str, Any]]]] = [
     ("outdated after the commit", "after its entry has gone", Recency, {"copies": True}),
     ("freed before the commit", "can never be evicted", Recency, {"crashes": 1}),
 ]
+
+
+def explore_one(number: int) -> Report:
+    """Explore one of `ALL`: known by its number in every process."""
+    model, options = ALL[number]
+    return explore(model(**options))

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.model._checker import FAULT, Model, StandsFor, State, explore
-from tests.model.suite import FLAWS, LARGE, SMALL
-
-ALL = [*SMALL, *LARGE]
+from tests.model.suite import ALL, FLAWS, SMALL
 
 
 @pytest.mark.parametrize("choice", SMALL, ids=lambda choice: choice[0](**choice[1]).name)
