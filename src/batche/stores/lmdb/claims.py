@@ -135,7 +135,7 @@ class Claims:
                 self._slots.swept(self._sweeping)
 
     def _mourns(self, ended: int) -> bool:
-        """Whether nothing ended since the last sweep, and what that left, the claims of the dead, is to stay for now."""
+        """Whether nothing ended since the last sweep, and the claims of the dead that it left are to stay for now."""
         if not self._died or self._sweep_from or ended != self._sweeping:
             return False
         return time.monotonic() <= max(self._died.values()) + MOURNING
