@@ -28,6 +28,7 @@ class Candidates:
         self._slots = slots
         self._domain = domain
         self._queue: deque[tuple[int, int]] = deque()
+        self._taken: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -38,8 +39,18 @@ class Candidates:
         while queue:
             tick, slot = queue.popleft()
             if words[slot] == tick:
+                self._taken.append((tick, slot))
                 return slot
         return None
+
+    def settle(self) -> None:
+        """Those taken are gone: their removal is committed."""
+        self._taken.clear()
+
+    def put_back(self) -> None:
+        """Those taken are the oldest still: their removal was not committed."""
+        self._queue.extendleft(reversed(self._taken))
+        self._taken.clear()
 
     def refill(self) -> None:
         """Scan the table. Takes no lock.
