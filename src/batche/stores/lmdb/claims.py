@@ -153,6 +153,11 @@ class Claims:
             elif state is not State.RUNNING:
                 transaction.delete(CLAIM + key)
 
+    def sweep_again(self) -> None:
+        """After a transaction that was not committed: what it swept is there still."""
+        self._sweep_from = b""
+        self.suspect()
+
     def suspect(self) -> None:
         """Have the next writer sweep: somebody died."""
         self._slots.ended(random_word())

@@ -32,6 +32,7 @@ class Candidates:
         # What the last scan did not take is younger than the first; the second is what is left of what it took. One
         # attribute, because another thread may refill while one evicts.
         self._found: tuple[int, deque[tuple[int, int]]] = 0, deque()
+        self._taken: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._found[1])
@@ -43,10 +44,20 @@ class Candidates:
             tick, slot = queue.popleft()
             now = words[slot]
             if now == tick:
+                self._taken.append((tick, slot))
                 return slot
             if now <= latest:  # a slow reader's use: its moment may be older than that of other candidates
                 insort(queue, (now, slot))
         return None
+
+    def settle(self) -> None:
+        """Those taken are gone: their removal is committed."""
+        self._taken.clear()
+
+    def put_back(self) -> None:
+        """Those taken are the oldest still: their removal was not committed."""
+        self._found[1].extendleft(reversed(self._taken))
+        self._taken.clear()
 
     def refill(self) -> None:
         """Scan the table. Takes no lock.
