@@ -37,7 +37,9 @@ def other() -> Iterator[Actor]:
 
 
 removals = pytest.mark.parametrize(
-    "remove", [stepping.delete_first, stepping.delete_last, stepping.delete_all, stepping.clear], ids=lambda it: it.__name__
+    "remove",
+    [stepping.delete_first, stepping.delete_last, stepping.delete_all, stepping.clear],
+    ids=lambda it: it.__name__,
 )
 
 

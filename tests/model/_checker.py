@@ -1,4 +1,4 @@
-"""A small explicit-state model checker: every reachable state of a model, breadth first, so that a trace is a shortest one.
+"""A small explicit-state model checker: every reachable state of a model, breadth first, so that a trace is shortest.
 
 A model says which states it begins in, which steps each state allows, and what must never be. Three things are
 checked. Safety: no reachable state is wrong. No deadlock and no lost wake-up: from every state that is not over, a
@@ -92,7 +92,8 @@ class _Graph:
         number = self.numbers.get(met)
         if number is not None:
             return number, None
-        met = type(met)(*[self.parts.setdefault(part, part) for part in met])  # type: ignore[call-arg]  # a NamedTuple
+        kind: Any = type(met)  # a NamedTuple
+        met = kind(*[self.parts.setdefault(part, part) for part in met])
         number = self.numbers[met] = len(self.numbers)
         self.parents.append(parent)
         return number, met
@@ -186,10 +187,13 @@ def _trace(graph: _Graph, number: int) -> tuple[str, ...]:
 
 def _replay(graph: _Graph, way: list[int]) -> Iterator[str]:
     model = graph.model
-    number_of = lambda state: graph.numbers[model.canonical(state)]  # noqa: E731  one expression, used twice below
+
+    def number_of(state: State) -> int | None:
+        return graph.numbers.get(model.canonical(state))
+
     state = next(state for state in model.begin() if number_of(state) == way[0])
     for number in way[1:]:
-        label, state = next(step for step in model.steps(state) if graph.numbers.get(model.canonical(step[1])) == number)
+        label, state = next(step for step in model.steps(state) if number_of(step[1]) == number)
         yield label
 
 

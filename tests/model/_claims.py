@@ -1,8 +1,9 @@
 """The claim protocol: who computes an item, who waits for whom, and what becomes of the claims of the dead.
 
-Each caller has a row of the table of workers and wants some of the items: every choice is explored. One step stands for what nobody else can come in
-between of: one transaction, one store to a word, one look. Whatever a caller does between two of them is its own, so
-dying there is the same as dying at the next one. Steps that begin with ``!`` are faults: nobody may count on them.
+Each caller has a row of the table of workers and wants some of the items: every choice is explored. One step stands
+for what nobody else can come in between of: one transaction, one store to a word, one look. Whatever a caller does
+between two of them is its own, so dying there is the same as dying at the next one. Steps that begin with ``!`` are
+faults: nobody may count on them.
 
 Ghosts, which no step of the library knows: the version of each item (how often it was invalidated), when a caller
 came, what was voided, and how many owners that did not die a caller has waited for.
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from itertools import combinations, combinations_with_replacement, permutations
-from typing import NamedTuple
+from itertools import combinations, combinations_with_replacement, pairwise, permutations
+from typing import Any, NamedTuple
 
 from tests.model._checker import FAULT, State, stands_for
 
@@ -72,7 +73,7 @@ class World(NamedTuple):
     """Everything. ``left`` is how often each kind of fault may still happen."""
 
     callers: tuple[Caller, ...]
-    claims: tuple[tuple[()] | Claim, ...]
+    claims: tuple[Any, ...]  # each a `Claim`, or ()
     entries: tuple[int, ...]  # the version of what is stored, or -1
     versions: tuple[int, ...]
     epoch: int
@@ -149,7 +150,7 @@ class Claims:
         ]
         order = sorted(range(len(callers)), key=keys.__getitem__)
         best = self._renamed(world, order)
-        if any(keys[one] == keys[other] for one, other in zip(order, order[1:], strict=False)):
+        if any(keys[one] == keys[other] for one, other in pairwise(order)):
             ordered = [keys[row] for row in order]
             for other in permutations(range(len(callers))):
                 if [keys[row] for row in other] == ordered:
@@ -162,8 +163,7 @@ class Claims:
         names = {row: number for number, row in enumerate(order)}
         rename = lambda owner: (names[owner[0]], *owner[1:]) if owner else owner  # noqa: E731  one expression
         callers = tuple(
-            caller._replace(taken=tuple(map(rename, caller.taken)))
-            for caller in (world.callers[row] for row in order)
+            caller._replace(taken=tuple(map(rename, caller.taken))) for caller in (world.callers[row] for row in order)
         )
         claims = tuple(Claim(names[claim.row], *claim[1:]) if claim else claim for claim in world.claims)
         return world._replace(callers=callers, claims=claims)
@@ -174,7 +174,9 @@ class Claims:
         for item in range(self._items):
             bit = 1 << item
             owners = [
-                row for row, one in enumerate(world.callers) if one.mine & bit and one.at != At.DEAD and not one.voided & bit
+                row
+                for row, one in enumerate(world.callers)
+                if one.mine & bit and one.at != At.DEAD and not one.voided & bit
             ]
             if len(owners) > 1:
                 return f"item {item} has two owners: {owners}"
@@ -201,27 +203,8 @@ class Claims:
     def steps(self, world: World) -> Iterator[tuple[str, World]]:
         has_turn = not world.telling and all(caller.at != At.TELL for caller in world.callers)
         for row, caller in enumerate(world.callers):
-            match caller.at:
-                case At.READ:
-                    yield f"{row} reads", self._read(world, row)
-                case At.CLAIM if has_turn:
-                    yield from self._claim(world, row)
-                case At.COMPUTE if caller.storing and has_turn:
-                    yield from self._put(world, row, caller, keep=True)
-                case At.COMPUTE if not caller.storing:
-                    yield from self._compute(world, row, has_turn)
-                case At.LOOK:
-                    yield f"{row} looks", self._look(world, row)
-                case At.READ_AGAIN:
-                    yield f"{row} reads what is over", self._read_again(world, row)
-                case At.TELL:
-                    yield f"{row} tells of its commit", self._tell(world, row)
-            if caller.at < At.DONE and world.left[CRASH]:
-                yield f"{FAULT}{row} is killed", self._crash(world, row)
-            if caller.at == At.DEAD and world.left[NEWCOMER]:
-                yield f"{FAULT}a newcomer takes row {row}", self._replace(world, row)
-            if caller.at == At.DONE and world.left[AGAIN]:
-                yield f"{FAULT}{row} calls again", self._call_again(world, row)
+            yield from self._own_steps(world, row, caller, has_turn)
+            yield from self._faults(world, row, caller)
         if has_turn:
             yield from self._remove(world)
         if world.telling:
@@ -229,11 +212,40 @@ class Claims:
             if world.left[CRASH]:
                 yield f"{FAULT}who invalidated is killed", world._replace(telling=False, left=self._spent(world, CRASH))
 
+    def _own_steps(self, world: World, row: int, caller: Caller, has_turn: bool) -> Iterator[tuple[str, World]]:
+        match caller.at:
+            case At.READ:
+                yield f"{row} reads", self._read(world, row)
+            case At.CLAIM if has_turn:
+                yield from self._claim(world, row)
+            case At.COMPUTE if caller.storing and has_turn:
+                yield from self._put(world, row, caller, keep=True)
+            case At.COMPUTE if not caller.storing:
+                yield from self._compute(world, row, has_turn)
+            case At.LOOK:
+                yield f"{row} looks", self._look(world, row)
+            case At.READ_AGAIN:
+                yield f"{row} reads what is over", self._read_again(world, row)
+            case At.TELL:
+                yield f"{row} tells of its commit", self._tell(world, row)
+
+    def _faults(self, world: World, row: int, caller: Caller) -> Iterator[tuple[str, World]]:
+        if caller.at < At.DONE and world.left[CRASH]:
+            yield f"{FAULT}{row} is killed", self._crash(world, row)
+        if caller.at == At.DEAD and world.left[NEWCOMER]:
+            yield f"{FAULT}a newcomer takes row {row}", self._replace(world, row)
+        if caller.at == At.DONE and world.left[AGAIN]:
+            yield f"{FAULT}{row} calls again", self._call_again(world, row)
+
     def _newcomer(self, token: int, serial: int, versions: tuple[int, ...], wants: int) -> Caller:
         zero = self._zero
-        return Caller(At.READ, token, serial, RUNNING, wants, 0, 0, self._none, zero, 0, False, False, versions, zero, 0, zero)
+        return Caller(
+            At.READ, token, serial, RUNNING, wants, 0, 0, self._none, zero, 0, False, False, versions, zero, 0, zero
+        )
 
-    @stands_for("stores.lmdb.workers:Workers.state", "stores.lmdb.workers:Workers.alive", "stores.lmdb.claims:Claims.judge")
+    @stands_for(
+        "stores.lmdb.workers:Workers.state", "stores.lmdb.workers:Workers.alive", "stores.lmdb.claims:Claims.judge"
+    )
     def _state(self, world: World, claim: Claim) -> int:
         """What a claim is worth: its call runs, has ended, or died."""
         owner = world.callers[claim.row]
@@ -363,7 +375,9 @@ class Claims:
             if "refuse" in self._failing:
                 yield from self._put(world, row, done, keep=False)
 
-    @stands_for("stores.lmdb.store:LmdbStore.put", "stores.lmdb.putting:Putting.store", "stores.lmdb.store:LmdbStore._put")
+    @stands_for(
+        "stores.lmdb.store:LmdbStore.put", "stores.lmdb.putting:Putting.store", "stores.lmdb.store:LmdbStore._put"
+    )
     def _put(self, world: World, row: int, caller: Caller, *, keep: bool) -> Iterator[tuple[str, World]]:
         """Store under its own claims, which end, and claim the next part in the same transaction."""
         label = f"{row} computes and stores" if keep else f"{row} computes what cannot be stored"
@@ -398,7 +412,11 @@ class Claims:
     def _tell(self, world: World, row: int) -> World:
         world = self._told(world)
         caller = world.callers[row]
-        return self._with(world, row, caller._replace(at=At.COMPUTE)) if caller.storing else self._go_on(world, row, caller)
+        return (
+            self._with(world, row, caller._replace(at=At.COMPUTE))
+            if caller.storing
+            else self._go_on(world, row, caller)
+        )
 
     def _told(self, world: World) -> World:
         callers = tuple(one._replace(fresh=False) if one.fresh else one for one in world.callers)

@@ -2,7 +2,8 @@
 
 Each process makes one call, whose function may make another while it computes, and so on down to a depth: functions
 that call each other, and themselves. Every batch is explored. What a claim is worth is another model's subject: here
-claims end with their call, and those of a killed process at once. Nobody loses patience, so all that can be waited for is.
+claims end with their call, and those of a killed process at once. Nobody loses patience: all that can be waited for
+is waited for.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.model._checker import FAULT, State, stands_for
 
@@ -26,12 +26,12 @@ class Entry(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """``at``: 0 idle, 1 has its tick, 2 has read, 3 has looked at the slot's word. ``copy`` is what it keeps decoded."""
+    """``at``: 0 idle, 1 has its tick, 2 has read, 3 has looked at its slot. ``copy`` is what it keeps decoded."""
 
     at: int
     key: int
     moment: int
-    entry: Entry | tuple[()]
+    entry: Any  # an `Entry`, or ()
     larger: int
     left: int
     copy: tuple[int, ...]
@@ -70,7 +70,7 @@ class World(NamedTuple):
     writers: tuple[Writer, ...]
     ticks: tuple[int, ...]
     generations: tuple[int, ...]
-    kept: tuple[Entry | tuple[()], ...]
+    kept: tuple[Any, ...]  # each an `Entry`, or ()
     keys: tuple[int, ...]  # the key that each slot was last given to
     free: int  # slots that are written down as free
     next_generation: int
@@ -101,7 +101,11 @@ class Recency:
         flaws: frozenset[str] = frozenset(),
     ) -> None:
         self.name = f"recency: {maxsize} of {keys} entries, {readers} readers x {reads}, {writers} writers x {writes}"
-        self.name += (", copies" if copies else "") + (f", deletes {deletes}" if deletes else "") + (f", crashes {crashes}" if crashes else "")
+        self.name += (
+            (", copies" if copies else "")
+            + (f", deletes {deletes}" if deletes else "")
+            + (f", crashes {crashes}" if crashes else "")
+        )
         self._keys, self._maxsize, self._flaws = keys, maxsize, flaws
         self._readers, self._reads, self._writers, self._writes = readers, reads, writers, writes
         self._copies = copies
@@ -157,7 +161,10 @@ class Recency:
             moments.update(tick for tick, _ in (*writer.scanned, *writer.queue))
         moments.discard(FREE)
         names = {moment: number for number, moment in enumerate(sorted(moments))} | {FREE: FREE}
-        pairs = lambda queue: tuple((names[tick], slot) for tick, slot in queue)  # noqa: E731  one expression
+
+        def pairs(queue: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple((names[tick], slot) for tick, slot in queue)
+
         readers = [one._replace(moment=names[one.moment], larger=names[one.larger]) for one in world.readers]
         writers = [
             one._replace(latest=names[one.latest], scanned=pairs(one.scanned), queue=pairs(one.queue))
@@ -175,7 +182,10 @@ class Recency:
         for number, reader in enumerate(world.readers):
             yield from self._reading(world, number, reader)
             if reader.at and world.crashes:
-                yield f"{FAULT}reader {number} is killed", self._reader(world, number, self._idle(reader, copy=()), crash=1)
+                yield (
+                    f"{FAULT}reader {number} is killed",
+                    self._reader(world, number, self._idle(reader, copy=()), crash=1),
+                )
         for number, writer in enumerate(world.writers):
             yield from self._writing(world, number, writer)
             if writer.at and world.crashes:
@@ -200,7 +210,7 @@ class Recency:
                 copy = (reader.key, *entry) if self._copies else ()
                 read = reader._replace(at=2, entry=entry, copy=copy)
             yield f"reader {number} reads key {reader.key}", self._reader(world, number, read)
-        elif reader.at == 2:  # noqa: PLR2004  the third of its steps
+        elif reader.at == 2:
             larger = max(world.ticks[reader.entry[0]], reader.moment)
             if "ticks go back" in self._flaws:
                 larger = reader.moment
@@ -270,7 +280,9 @@ class Recency:
         world = world._replace(clock=world.clock + 1)
         thresholds = {tick for tick in world.ticks if 0 < tick < FREE} | {world.clock}
         for latest in sorted(thresholds):
-            begun = writer._replace(at=Step.SCANNING, latest=latest, place=0, scanned=(), queue=(), hunts=writer.hunts + 1)
+            begun = writer._replace(
+                at=Step.SCANNING, latest=latest, place=0, scanned=(), queue=(), hunts=writer.hunts + 1
+            )
             yield self._writer(world, number, begun)
 
     @stands_for("stores.lmdb.eviction:Candidates._scan", "stores.lmdb.slots:Slots.chunks")
@@ -301,8 +313,8 @@ class Recency:
             queue = sorted((tick, slot) for slot, tick in enumerate(world.ticks) if 0 < tick < FREE)
         while sum(map(bool, world.kept)) >= self._maxsize:
             if not queue:
-                for following in self._refill(world, number, writer):
-                    yield f"writer {number} begins to scan", following
+                for scanning in self._refill(world, number, writer):
+                    yield f"writer {number} begins to scan", scanning
                 return
             tick, slot = queue.pop(0)
             now = world.ticks[slot]
@@ -318,8 +330,13 @@ class Recency:
                 evicted = self._judged(self._outdated(world, slot), key)
                 yield f"writer {number} evicts key {key}", self._writer(evicted, number, following)
                 return
-            world = world._replace(ticks=self._set(world.ticks, slot, FREE))  # left by whom a crash kept from its commit
-        yield f"writer {number} finds room", self._writer(world, number, writer._replace(at=Step.FILLING, queue=tuple(queue)))
+            world = world._replace(
+                ticks=self._set(world.ticks, slot, FREE)
+            )  # left by whom a crash kept from its commit
+        yield (
+            f"writer {number} finds room",
+            self._writer(world, number, writer._replace(at=Step.FILLING, queue=tuple(queue))),
+        )
 
     def _judged(self, world: World, key: int) -> World:
         """Whether the victim is the least recent of all, as far as uses that have ended can tell."""
@@ -332,14 +349,18 @@ class Recency:
         wrong = f"key {key} is evicted though key {less[0]} is less recent" if less else ""
         return world._replace(wrong=wrong)
 
-    @stands_for("stores.lmdb.writing:Writing._evict", "stores.lmdb.writing:Writing._removed", "stores.lmdb.slots:Slots.outdate")
+    @stands_for(
+        "stores.lmdb.writing:Writing._evict", "stores.lmdb.writing:Writing._removed", "stores.lmdb.slots:Slots.outdate"
+    )
     def _outdated(self, world: World, slot: int) -> World:
         if "outdated after the commit" in self._flaws:
             return world
         ticks = self._set(world.ticks, slot, FREE) if "freed before the commit" in self._flaws else world.ticks
         return world._replace(ticks=ticks, generations=self._set(world.generations, slot, world.generations[slot] + 1))
 
-    @stands_for("stores.lmdb.writing:Writing.add_all", "stores.lmdb.writing:Writing._take_slots", "stores.lmdb.slots:Slots.fill")
+    @stands_for(
+        "stores.lmdb.writing:Writing.add_all", "stores.lmdb.writing:Writing._take_slots", "stores.lmdb.slots:Slots.fill"
+    )
     def _fill(self, world: World, number: int, writer: Writer) -> World:
         """A slot freed just now, one freed before, or a new one; filled before the commit."""
         known = [slot for slot in range(self._slots) if world.free >> slot & 1]
@@ -406,5 +427,5 @@ class Recency:
     def _writer(self, world: World, number: int, writer: Writer) -> World:
         return world._replace(writers=self._set(world.writers, number, writer))
 
-    def _set(self, values: tuple, place: int, value: object) -> tuple:  # type: ignore[type-arg]  # of whatever the field has
+    def _set(self, values: tuple[Any, ...], place: int, value: object) -> tuple[Any, ...]:
         return (*values[:place], value, *values[place + 1 :])

@@ -107,7 +107,9 @@ class Sweeping:
     def _write(self, world: World, number: int) -> World:
         return self._sweep(self._find_dead(world), number)
 
-    @stands_for("stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.upkeep:Upkeep._bury", "stores.lmdb.claims:Claims.suspect")
+    @stands_for(
+        "stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.upkeep:Upkeep._bury", "stores.lmdb.claims:Claims.suspect"
+    )
     def _find_dead(self, world: World) -> World:
         """Fold the lanes of the dead, once, and have their claims swept."""
         if "nobody looks for the dead" in self._flaws or all(
@@ -117,7 +119,11 @@ class Sweeping:
         processes = tuple(one._replace(has_lane=one.life is not Life.DEAD) for one in world.processes)
         return world._replace(processes=processes, ended=self._new_word(world))
 
-    @stands_for("stores.lmdb.claims:Claims.sweep", "stores.lmdb.claims:Claims._remove_what_is_over", "stores.lmdb.slots:Slots.swept")
+    @stands_for(
+        "stores.lmdb.claims:Claims.sweep",
+        "stores.lmdb.claims:Claims._remove_what_is_over",
+        "stores.lmdb.slots:Slots.swept",
+    )
     def _sweep(self, world: World, number: int) -> World:
         """Remove what is over; what was left by the dead only once this process has known it for a while."""
         me = world.processes[number]

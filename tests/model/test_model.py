@@ -39,7 +39,8 @@ def test_the_functions_that_a_step_stands_for_are_there(step: str, names: tuple[
 
 
 def test_no_model_has_two_names() -> None:
-    assert len({model(**options).name for model, options in ALL}) == len(ALL)
+    sound = [model(**options).name for model, options in ALL if "flaws" not in options]
+    assert len(set(sound)) == len(sound)
 
 
 # ---- the checker itself ----
