@@ -7,6 +7,7 @@ import time
 from typing import Final, Protocol
 from weakref import WeakSet
 
+BOOT_ID: str = "/proc/sys/kernel/random/boot_id"  # where the system tells one boot from another
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
 
 
@@ -23,7 +24,7 @@ def boot_ns() -> int:
 def boot_identity() -> int:
     """A number that tells one boot of this host from another; always the same where the platform cannot tell."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:  # text would import a codec: not fork-safe
+        with open(BOOT_ID, "rb") as file:  # text would import a codec: not fork-safe
             return int(file.read().replace(b"-", b""), 16) >> 65 | 1
     except OSError:
         return 1

@@ -72,6 +72,7 @@ class Environment:
     def __init__(self, path: Path, *, durable: bool = False) -> None:
         self.path = path
         self.durable = durable
+        self.before_write: Callable[[], object] = _nothing
         self._env: lmdb.Environment | None = None
         self._broken = ""
         self.epoch_read = _NONE_READ  # by the last read of any thread, and only for the files that are open
@@ -177,6 +178,17 @@ class Environment:
 
         ``after`` is called with what it returned once that is committed, and before another writer's turn.
         """
+
+        def inside() -> T:
+            self.before_write()
+            result = GATE.through(_write, self._handle(), body)
+            after(result)
+            return result
+
+        return self.in_turn(inside, patience=patience)
+
+    def in_turn(self, body: Callable[[], T], *, patience: float = PATIENCE) -> T:
+        """Run ``body`` as the only writer of all processes, after at most ``patience`` seconds of waiting for it."""
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
             if _is_mine(turn):
@@ -184,9 +196,7 @@ class Environment:
             try:
                 try:
                     self._take(turn, patience)
-                    result = GATE.through(_write, self._handle(), body)
-                    after(result)
-                    return result
+                    return body()
                 finally:
                     self._give_back(turn)
             finally:
@@ -227,6 +237,19 @@ class Environment:
         with self._errors():
             GATE.through(env.sync, True)
 
+    def make_durable(self) -> None:
+        """From here on commit with fsync.
+
+        Raises:
+            StoreError: it is in use, and cannot be opened anew for this.
+        """
+        with self._opening:
+            self.durable = True
+            self.close()
+            if self._env is not None:
+                self.durable = False
+                raise StoreError(str(self.path), "is in use, and was not opened with durable=True: open it so first")
+
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
         with self._opening, GATE.alone() as nobody_inside:
@@ -246,6 +269,10 @@ def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, .
 def _write(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
     with env.begin(write=True) as transaction:
         return body(transaction)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_mine(turn: Any) -> bool:
