@@ -7,6 +7,7 @@ again after it, so that nobody forks from a process with one thread more than he
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ class Keeper:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
+        self._pid = os.getpid()
         self._changed = Condition()  # of a re-entrant lock: a signal handler may watch at any point
         self._due: dict[Path, float] = {}
         self._thread: Thread | None = None
@@ -42,6 +44,11 @@ class Keeper:
             if self._thread is None:
                 self._begin()
             self._changed.notify_all()
+
+    def paths(self) -> list[Path]:
+        """What is watched; nothing in a child that was forked without Python's hooks."""
+        with self._changed:
+            return list(self._due) if self._pid == os.getpid() else []
 
     def _begin(self) -> None:
         self._thread = thread = Thread(target=self._run, name="batche-keeper", daemon=True)

@@ -168,10 +168,9 @@ class OpenEnvironment:
             _watch(self.path)
 
     def leave(self) -> None:
-        """Make the mark, if this process is the last of those that use the environment."""
-        lanes = list(self.lanes.all())
-        joined = self.workers.leave() and any(lane.token == self.workers.token for lane in lanes)
-        if joined and not any(self.workers.stays(lane.row, lane.token) for lane in lanes):
+        """Make the mark, if this process, which is about to end, is the last of those that use the environment."""
+        self.workers.leave()
+        if not any(self.workers.stays(lane.row, lane.token) for lane in self.lanes.all()):
             self.make_mark(patience=LEAVING_PATIENCE)
 
     def close(self) -> None:
@@ -183,9 +182,10 @@ class OpenEnvironment:
 
 def leave() -> None:
     """Before this process ends: make the marks of those environments that it is the last to use."""
-    for opened in list(_REGISTRY.environments.values()):
-        if opened.mark is not None:
-            with contextlib.suppress(StoreError):
+    for path in _KEEPER.paths():
+        with contextlib.suppress(StoreError, OSError):
+            opened = _open_still(path) or _open_again(path)
+            if opened is not None:
                 opened.leave()
 
 
@@ -206,18 +206,24 @@ def _look(path: Path) -> float | None:
     then opened for this.
     """
     with contextlib.suppress(StoreError, OSError):
-        if not _is_file(path / "format"):
-            return None
-        opened = _REGISTRY.environments.get(_inode(path))
-        stays = opened is not None
-        if opened is None:
-            opened = open_place(path.parent).environment(path.name, persists=True)
-        if not opened.is_marked():
+        still = _open_still(path)
+        opened = still or _open_again(path)
+        if opened is not None and not opened.is_marked():
             if 0 <= opened.slots.idle < IDLE:
                 return IDLE - opened.slots.idle
             opened.make_mark(patience=0)
-        return IDLE if stays else None
+        return None if still is None else IDLE
     return IDLE
+
+
+def _open_still(path: Path) -> OpenEnvironment | None:
+    """The environment at ``path``, if this process has it open."""
+    return _REGISTRY.environments.get(_inode(path)) if _is_file(path / "format") else None
+
+
+def _open_again(path: Path) -> OpenEnvironment | None:
+    """The environment at ``path``, which this process had open, if it is there."""
+    return open_place(path.parent).environment(path.name, persists=True) if _is_file(path / "format") else None
 
 
 _KEEPER: Final = Keeper(_look)

@@ -165,12 +165,10 @@ class Workers:
             return True
         return self._token_of(row) == token and self._is_locked(row) and not self._is_exiting(row)
 
-    def leave(self) -> bool:
-        """Say that this process is about to end; whether it has a row."""
-        rows = self._rows if self._pid == os.getpid() else []
-        for row in rows:
+    def leave(self) -> None:
+        """Say that this process is about to end."""
+        for row in self._rows if self._pid == os.getpid() else ():
             self._words[row * ROW_WORDS + _LEAVING] = 1
-        return bool(rows)
 
     def stays(self, row: int, token: tuple[int, int]) -> bool:
         """Whether another process holds ``row`` under ``token``, and is not about to end."""
