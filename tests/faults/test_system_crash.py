@@ -29,7 +29,7 @@ from batche import _process
 from batche._places import PlaceSpec
 from batche._runtime import open_place as directory_of
 from batche.errors import StoreError
-from batche.stores.lmdb import LmdbStore, mark, place, slots
+from batche.stores.lmdb import LmdbStore, mark, place, slots, words
 from batche.stores.lmdb.mark import CLEAN, DURABLE
 from batche.stores.lmdb.upkeep import Limits
 from tests.stores._driving import NAMESPACE, Server, contents, keys, recount, server, use, wait_until
@@ -322,7 +322,7 @@ def test_nothing_is_written_before_the_removal_of_the_mark_is_on_the_disk(
     store.sync()
     environment = tmp_path / "s" / "store"
     steps: list[str] = []
-    synced = mark.sync_path
+    synced = words.sync_path
 
     def note(path: Path) -> None:
         steps.append(f"sync {path.name}, {'marked' if state(tmp_path) else 'unmarked'}")
@@ -346,7 +346,8 @@ def test_what_the_disk_does_not_take_is_not_written(
     use(store, [1])
     store.sync()
     with monkeypatch.context() as patched:
-        patched.setattr(mark, "_sync", fail)
+        patched.setattr(words, "sync", fail)
+        patched.setattr(mark, "sync", fail)
         for _ in range(2):
             with pytest.raises(StoreError, match="tried"):
                 use(store, [2])
@@ -367,13 +368,14 @@ def test_the_mark_is_made_only_after_everything_is_on_the_disk(tmp_path: Path, m
     store = opened_here(tmp_path, 1, monkeypatch)
     use(store, [1])
     synced: list[tuple[str, bytes]] = []
-    real = mark._sync
+    real = words.sync
 
     def note(descriptor: int) -> None:
         synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, state(tmp_path)))
         real(descriptor)
 
-    monkeypatch.setattr(mark, "_sync", note)
+    monkeypatch.setattr(words, "sync", note)
+    monkeypatch.setattr(mark, "sync", note)
     store.sync()
     names = [name for name, _ in synced]
     assert set(names) == {"data.mdb", "slots", "counts", "format", "workers", "store", "s", tmp_path.name, "mark.new"}
@@ -453,15 +455,15 @@ def test_a_store_that_is_open_becomes_durable_when_it_is_asked_for(
     store.close()
 
 
-@pytest.mark.parametrize("left", [0, HEADER, ONE_CHUNK])
+@pytest.mark.parametrize("left", [HEADER, ONE_CHUNK])
 def test_a_durable_store_does_not_need_what_its_table_lost(tmp_path: Path, left: int) -> None:
-    """The table is shorter than it was, and says nothing of the entries; order and limits hold all the same."""
+    """The table says nothing of the entries that it does not know from before; order and limits hold all the same."""
     numbers = list(range(2 * slots.CHUNK))
     with in_boot(tmp_path, 1, durable=True, maxsize=len(numbers) + 1) as writer:
         writer.do(use, numbers)
         writer.do(delete, [5, 6])
     table = tmp_path / "s" / "store" / "slots"
-    table.write_bytes(table.read_bytes()[:left].ljust(ONE_CHUNK, b"\0"))
+    table.write_bytes(table.read_bytes()[:left].ljust(table.stat().st_size, b"\0"))
     with in_boot(tmp_path, 2, durable=True) as other:
         assert other.do(use, [*numbers[:5], *numbers[7:]]) == []
         assert other.do(use, [5, 6, 10_000]) == [5, 6, 10_000]
@@ -469,6 +471,18 @@ def test_a_durable_store_does_not_need_what_its_table_lost(tmp_path: Path, left:
         assert other.do(use, [10_001]) == [10_001]
         assert other.do(contents, [0, 1, 10_000, 10_001]) == {1, 10_000, 10_001}
         assert other.do(recount)[bytes(8)] == len(numbers) + 1
+
+
+def test_the_table_of_a_durable_store_is_on_the_disk_as_large_as_its_entries_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened_here(tmp_path, 1, monkeypatch, durable=True)
+    use(store, range(slots.CHUNK))
+    synced: list[str] = []
+    monkeypatch.setattr(words, "sync_path", lambda path: synced.append(path.name))
+    use(store, [slots.CHUNK + 1])
+    assert synced == ["slots"]
+    store.close()
 
 
 def delete(store: LmdbStore, numbers: list[int]) -> int:
@@ -533,7 +547,7 @@ def test_a_place_that_a_crash_removes_has_no_mark_no_sync_and_no_thread(tmp_path
 
 
 def forbid_syncing(store: LmdbStore) -> None:
-    mark._sync = os.fsync = os.fdatasync = fail  # type: ignore[assignment]  # in a process of its own
+    os.fsync = os.fdatasync = fail  # type: ignore[assignment]  # in a process of its own
 
 
 def files(store: LmdbStore) -> list[str]:

@@ -16,7 +16,6 @@ that this was done, so that later writes pay for one comparison.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -27,6 +26,7 @@ from batche._places import as_store_error
 from batche._process import boot_identity
 from batche.stores.lmdb import slots
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.words import sync, sync_path
 
 FILE: Final = "mark"
 CLEAN: Final = b"clean\n"
@@ -35,7 +35,6 @@ _WRITTEN: Final = ("data.mdb", "slots", "counts")
 """What writers change of an environment."""
 _MADE: Final = ("format", "../workers")
 """What else it is made of. Not its lock files: closing a descriptor of one would drop the process's locks."""
-_FULL_SYNC: Final = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's own cache
 
 
 class Survival(Enum):
@@ -77,7 +76,11 @@ class Mark:
         self._table = table
         self._changed = changed
         self._boot = boot_identity()
-        self.durable = durable
+        self.durable = table.synced = durable
+
+    def make_durable(self) -> None:
+        """From here on each commit of this process is synced by itself."""
+        self.durable = self._table.synced = True
 
     def before_write(self) -> None:
         """Make sure that the disk does not say more than will be true. The caller is the only writer.
@@ -133,7 +136,7 @@ def _write(directory: Path, text: bytes) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.write(descriptor, text)
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
     draft.rename(directory / FILE)
@@ -154,19 +157,3 @@ def sync_files(directory: Path, names: Iterable[str]) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             sync_path(directory / name)
-
-
-def sync_path(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        _sync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(descriptor: int) -> None:
-    if _FULL_SYNC is None:
-        os.fsync(descriptor)
-    else:
-        fcntl.fcntl(descriptor, _FULL_SYNC)

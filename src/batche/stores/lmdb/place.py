@@ -160,7 +160,7 @@ class OpenEnvironment:
         if not self.lmdb.durable:
             self.lmdb.make_durable()
             if self.mark is not None:
-                self.mark.durable = True
+                self.mark.make_durable()
 
     def watch(self) -> None:
         """Have this process make the mark once nobody has written for `IDLE` seconds."""

@@ -1,7 +1,7 @@
 """The first use after a boot: ticks go on where they stood, and the slot table fits the entries again.
 
-A durable store keeps its entries over a crash of the system, but the table beside them is not synced at each commit:
-it may be older than they are, or shorter.
+A durable store keeps its entries over a crash of the system, but the table beside them is not synced at each commit,
+only when it grows: what it says may be older than they are.
 """
 
 from __future__ import annotations

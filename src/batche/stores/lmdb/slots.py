@@ -53,6 +53,8 @@ class Slots:
 
     def __init__(self, directory: Path) -> None:
         self._table = Words(directory / "slots")
+        self.synced = False
+        """Whether what the table grows by must survive a crash of the system."""
 
     @property
     def words(self) -> memoryview:
@@ -122,7 +124,7 @@ class Slots:
             self._table.refresh()
         while slot >= len(self._table):
             chunks = (len(self._table) - HEADER_WORDS) // _CHUNK_WORDS
-            self._table.grow(min(chunks, 64) * _CHUNK_WORDS)
+            self._table.grow(min(chunks, 64) * _CHUNK_WORDS, synced=self.synced)
 
     def chunks(self) -> Iterator[tuple[range, list[int], list[int]]]:
         """The table piece by piece: slots, their ticks, their domains. Takes no lock; all may have changed since."""
