@@ -41,8 +41,7 @@ class Keeper:
         with self._changed:
             due = time.monotonic() + seconds
             self._due[path] = min(due, self._due.get(path, due))
-            if self._thread is None:
-                self._begin()
+            self._begin()
             self._changed.notify_all()
 
     def paths(self) -> list[Path]:
@@ -51,6 +50,9 @@ class Keeper:
             return list(self._due) if self._pid == os.getpid() else []
 
     def _begin(self) -> None:
+        """Have a thread, also where a signal handler raised while one was being started."""
+        if self._thread is not None and self._thread.is_alive():
+            return
         self._thread = thread = Thread(target=self._run, name="batche-keeper", daemon=True)
         try:
             thread.start()
@@ -93,5 +95,5 @@ class Keeper:
 
     def after_fork_in_parent(self) -> None:
         with self._changed:
-            if self._due and self._thread is None:
+            if self._due:
                 self._begin()
