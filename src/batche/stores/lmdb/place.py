@@ -27,8 +27,9 @@ from batche._places import as_store_error, hold, open_private_directory, retried
 from batche._process import boot_identity, renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
+from batche.stores.base import PATIENCE
 from batche.stores.lmdb import counts, environment, mark, slots, workers
-from batche.stores.lmdb.environment import PATIENCE, Environment
+from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.gate import BOUND
 from batche.stores.lmdb.keeper import Keeper
