@@ -185,7 +185,8 @@ def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) ->
         discard_orphans(store)
         return store
     path = _runtime.open_place(where)
-    return LmdbStore.of_function(path, namespace.id.hex(), limits, name=namespace.name)
+    persists = where.kind == "path"
+    return LmdbStore.of_function(path, namespace.id.hex(), limits, persists=persists, name=namespace.name)
 
 
 def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:

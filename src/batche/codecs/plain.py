@@ -35,13 +35,20 @@ class _Mark:
         self.build = build
 
 
+def _ints(parts: list[Any], number: int) -> list[int]:
+    """``parts``, if they are what was written. A Fraction takes texts as well: that of ``1e999999999`` has no end."""
+    if [type(part) for part in parts] != [int] * number:
+        raise ValueError(f"not {number} ints")
+    return parts
+
+
 _CODES: Final[dict[type, int]] = {tuple: 1, set: 2, frozenset: 3, Fraction: 4, range: 5}
 _MARKS: Final = {
     1: _Mark(tuple),
     2: _Mark(set),
     3: _Mark(frozenset),
-    4: _Mark(lambda parts: Fraction(*parts)),
-    5: _Mark(lambda parts: range(*parts)),
+    4: _Mark(lambda parts: Fraction(*_ints(parts, 2))),
+    5: _Mark(lambda parts: range(*_ints(parts, 3))),
 }
 _SIGNS: Final = {kind: ExtType(code, b"") for kind, code in _CODES.items()}
 

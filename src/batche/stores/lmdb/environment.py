@@ -68,6 +68,10 @@ class EpochRead(NamedTuple):
 _NONE_READ: Final = EpochRead(-1, b"", 0)
 
 
+def _nothing() -> None:
+    pass
+
+
 class Environment:
     """An open environment. ``read`` and ``write`` run a function inside a transaction of its own.
 
@@ -78,6 +82,7 @@ class Environment:
     def __init__(self, path: Path, *, durable: bool = False) -> None:
         self.path = path
         self.durable = durable
+        self.before_write: Callable[[], object] = _nothing
         self._env: lmdb.Environment | None = None
         self._broken = ""
         self.epoch_read = _NONE_READ  # by the last read of any thread, and only for the files that are open
@@ -193,7 +198,7 @@ class Environment:
         body: Callable[[Transaction], T],
         *,
         after: Callable[[T], object],
-        undo: Callable[[], object] = lambda: None,
+        undo: Callable[[], object] = _nothing,
         patience: float = PATIENCE,
     ) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
@@ -201,6 +206,17 @@ class Environment:
         ``after`` is called with what it returned once that is committed, or ``undo`` once it is known that nothing
         was, and before another writer's turn. `StoreFullError`: there is no room for what was to be written.
         """
+
+        def inside() -> T:
+            self.before_write()
+            result = GATE.through(_write, self._handle(), body, undo)
+            after(result)
+            return result
+
+        return self.in_turn(inside, patience=patience)
+
+    def in_turn(self, body: Callable[[], T], *, patience: float = PATIENCE) -> T:
+        """Run ``body`` as the only writer of all processes, after at most ``patience`` seconds of waiting for it."""
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
             if _is_mine(turn):
@@ -208,9 +224,7 @@ class Environment:
             try:
                 try:
                     self._take(turn, patience)
-                    result = GATE.through(_write, self._handle(), body, undo)
-                    after(result)
-                    return result
+                    return body()
                 finally:
                     self._give_back(turn)
             finally:
@@ -250,6 +264,19 @@ class Environment:
         env = self._handle()
         with self._errors():
             GATE.through(env.sync, True)
+
+    def make_durable(self) -> None:
+        """From here on commit with fsync.
+
+        Raises:
+            StoreError: it is in use, and cannot be opened anew for this.
+        """
+        with self._opening:
+            self.durable = True
+            self.close()
+            if self._env is not None:
+                self.durable = False
+                raise StoreError(str(self.path), "is in use, and was not opened with durable=True: open it so first")
 
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""

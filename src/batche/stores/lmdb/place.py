@@ -8,29 +8,42 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from batche import _runtime
 from batche._capacity import default_max_bytes
 from batche._places import as_store_error, hold, open_private_directory, retried
-from batche._process import renew_after_fork
+from batche._process import boot_identity, renew_after_fork
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
-from batche.stores.lmdb import counts, environment, slots, workers
+from batche.stores.base import PATIENCE
+from batche.stores.lmdb import counts, environment, mark, slots, workers
 from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.gate import BOUND
+from batche.stores.lmdb.keeper import Keeper
+from batche.stores.lmdb.mark import Mark, Survival
 from batche.stores.lmdb.relief import take_ballast
 
 _FRESH: Final = 1.0
 """Seconds for which what is free on the file system is taken to be the same."""
+IDLE: Final = 5.0
+"""Seconds without a write after which the mark of a place that persists is made."""
+LEAVING_PATIENCE: Final = 1.0
+"""Seconds that a process that ends, or closes a store, waits for its turn to make the mark."""
 _Inode = tuple[int, int]
+_logger: Final = logging.getLogger("batche")
 
 
 class _Registry:
@@ -72,21 +85,45 @@ class Place:
         self.path = path
         self.workers = workers.Workers(path)
 
-    def environment(self, name: str, /, *, durable: bool = False, **about: Any) -> OpenEnvironment:
-        """The environment in the sub-directory ``name``, made if it is not there. ``about`` is written down then."""
+    def environment(
+        self, name: str, /, *, durable: bool = False, persists: bool = False, **about: Any
+    ) -> OpenEnvironment:
+        """The environment in the sub-directory ``name``, made if it is not there. ``about`` is written down then.
+
+        ``persists``: it outlives a boot of the system, if it was whole when that ended.
+        """
         path = self.path / name
         with _REGISTRY.lock, as_store_error(str(path)):
             _prepare(path, self.path, lambda: _make_environment(path, about))
             found = _REGISTRY.environments.get(_inode(path))
             if found is None:
-                found = _REGISTRY.environments[_inode(path)] = OpenEnvironment(self, path, durable=durable)
+                self._start_anew_after_a_crash(path, about, persists=persists)
+                found = OpenEnvironment(self, path, durable=durable, persists=persists)
+                _REGISTRY.environments[_inode(path)] = found
+            elif durable:
+                found.make_durable()
             return found
+
+    def _start_anew_after_a_crash(self, path: Path, about: dict[str, Any], *, persists: bool) -> None:
+        """Remove an environment of which nobody knows what the system wrote of it before it went down."""
+        if mark.survival(path, persists=persists) is not Survival.NOTHING:
+            return
+        with as_store_error(str(path)), _sole_maker(self.path):
+            if mark.survival(path, persists=persists) is Survival.NOTHING and not self.workers.others_live():
+                shutil.rmtree(set_aside(path), ignore_errors=True)
+                path.mkdir(0o700)
+                _make_environment(path, about)
+                _logger.warning(
+                    "%s was in use when the system went down: what is in it may be torn, so it starts empty; "
+                    "LmdbStore(path, durable=True) keeps everything, and sync() what is there at that moment",
+                    path,
+                )
 
 
 class OpenEnvironment:
     """An environment and the tables beside it, as this process has them open."""
 
-    def __init__(self, place: Place, path: Path, *, durable: bool) -> None:
+    def __init__(self, place: Place, path: Path, *, durable: bool, persists: bool) -> None:
         self.place = place  # kept open as long as one of its environments is
         self.path = path
         self.workers = place.workers
@@ -94,6 +131,10 @@ class OpenEnvironment:
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
         self.wakeups = Wakeups()
+        self.mark: Mark | None = None
+        if persists:
+            self.mark = Mark(path, self.slots, durable=durable, changed=partial(_watch, path))
+            self.lmdb.before_write = self.mark.before_write
         self._default_limit = (float("-inf"), 0)
 
     def default_limit(self) -> int:
@@ -104,6 +145,93 @@ class OpenEnvironment:
                 limit = max(default_max_bytes(self.path), LEAST_BYTES)
             self._default_limit = (time.monotonic(), limit)
         return limit
+
+    # ---- the mark ----
+
+    def is_marked(self) -> bool:
+        """Whether the system may go down and leave all of it."""
+        return self.mark is not None and self.mark.is_made()
+
+    def make_mark(self, *, patience: float = PATIENCE) -> None:
+        """Have all that was committed so far survive a crash of the system, if the place itself does."""
+        if self.mark is not None:
+            self.mark.make(partial(self.lmdb.in_turn, patience=patience))
+
+    def make_durable(self) -> None:
+        """From here on each commit of this process survives by itself."""
+        if not self.lmdb.durable:
+            self.lmdb.make_durable()
+            if self.mark is not None:
+                self.mark.make_durable()
+
+    def watch(self) -> None:
+        """Have this process make the mark once nobody has written for `IDLE` seconds."""
+        if self.mark is not None:
+            _watch(self.path)
+
+    def leave(self) -> None:
+        """Make the mark, if this process, which is about to end, is the last of those that use the environment."""
+        self.workers.leave()
+        if not any(self.workers.stays(lane.row, lane.token) for lane in self.lanes.all()):
+            self.make_mark(patience=LEAVING_PATIENCE)
+
+    def close(self) -> None:
+        """Make the mark, if there is a turn for it soon, and close the environment in this process."""
+        with contextlib.suppress(StoreError):
+            self.make_mark(patience=LEAVING_PATIENCE)
+        self.lmdb.close()
+
+
+def leave() -> None:
+    """Before this process ends: make the marks of those environments that it is the last to use."""
+    for path in _KEEPER.paths():
+        with contextlib.suppress(StoreError, OSError):
+            opened = _open_still(path) or _open_again(path)
+            if opened is not None:
+                opened.leave()
+
+
+@cache  # once for a process and those forked from it, which inherit what is to be done at the end
+def _arrange_leaving() -> None:
+    _runtime.on_leave(leave)
+
+
+def _watch(path: Path) -> None:
+    _arrange_leaving()
+    _KEEPER.watch(path, IDLE)
+
+
+def _look(path: Path) -> float | None:
+    """Make the mark of the environment at ``path`` if it is due; the seconds to the next look, `None` for no more.
+
+    Any process that used it does this, whoever wrote: the writer may be dead. It may be closed here by now, and is
+    then opened for this.
+    """
+    with contextlib.suppress(StoreError, OSError):
+        still = _open_still(path)
+        opened = still or _open_again(path)
+        if opened is not None and not opened.is_marked():
+            if 0 <= opened.slots.idle < IDLE:
+                return IDLE - opened.slots.idle
+            opened.make_mark(patience=0)
+        return None if still is None else IDLE
+    return IDLE
+
+
+def _open_still(path: Path) -> OpenEnvironment | None:
+    """The environment at ``path``, if this process has it open."""
+    return _REGISTRY.environments.get(_inode(path)) if _is_file(path / "format") else None
+
+
+def _open_again(path: Path) -> OpenEnvironment | None:
+    """The environment at ``path``, which this process had open, if it is there."""
+    return open_place(path.parent).environment(path.name, persists=True) if _is_file(path / "format") else None
+
+
+_KEEPER: Final = Keeper(_look)
+
+if hasattr(os, "register_at_fork"):  # after the registry's, so that its thread ends before the registry is locked
+    os.register_at_fork(before=_KEEPER.before_fork, after_in_parent=_KEEPER.after_fork_in_parent)
 
 
 def open_place(path: Path) -> Place:
@@ -151,6 +279,13 @@ def _check_directory(path: Path) -> None:
         raise StoreError(str(path), "is gone") from error
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a directory of an environment, so that it can be made anew; returns where it is. For its sole maker."""
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.aside")
+    path.rename(aside)
+    return aside
+
+
 def _is_file(path: Path) -> bool:
     try:
         return stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode)
@@ -160,6 +295,7 @@ def _is_file(path: Path) -> bool:
 
 def _make_environment(path: Path, about: dict[str, Any]) -> None:
     slots.new_table(path)
+    slots.Slots(path).set_clock(boot_identity())
     counts.new_table(path)
     take_ballast(path)
     environment.make(path, **about)

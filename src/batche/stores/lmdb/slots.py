@@ -7,6 +7,8 @@ reads each array in one piece; a slot is named by the index of its tick word.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ DOMAIN: Final = 2 * CHUNK
 """From a slot's tick word to the word of its domain."""
 _CHUNK_WORDS: Final = 3 * CHUNK
 HEADER_WORDS: Final = 512
-_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _LAST_TICK = range(6)
+_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST = range(7)
 FREE: Final = (1 << 64) - 1
 """The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
 _MASK: Final = (1 << 64) - 1
@@ -35,11 +37,25 @@ def new_table(directory: Path) -> None:
     allocate(directory / "slots", (HEADER_WORDS + _CHUNK_WORDS) * WORD)
 
 
+def boot_of(directory: Path) -> int:
+    """The boot in which a table was used last, read and not mapped; 0 where there is no whole header."""
+    try:
+        descriptor = os.open(directory / "slots", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(os.pread(descriptor, WORD, _BOOT * WORD), sys.byteorder)
+    finally:
+        os.close(descriptor)
+
+
 class Slots:
     """The slot table of one environment. Everything but `use` and the reading of words is for writers."""
 
     def __init__(self, directory: Path) -> None:
         self._table = Words(directory / "slots")
+        self.synced = False
+        """Whether what the table grows by must survive a crash of the system."""
 
     @property
     def words(self) -> memoryview:
@@ -65,6 +81,11 @@ class Slots:
             last = max((tick for _, ticks, _ in self.chunks() for tick in ticks if tick != FREE), default=0)
             words[_OFFSET] = (max(time.time_ns(), last + 1) - boot_ns()) & _MASK
             words[_BOOT] = boot
+
+    @property
+    def boot(self) -> int:
+        """The boot in which the clock was set last."""
+        return self._table.view[_BOOT]
 
     def fill(self, slots: Sequence[int], tick: int, generation: int, domain: int) -> None:
         """Note the new entries of ``slots``, used one after the other from ``tick`` on. They are in the table."""
@@ -118,7 +139,7 @@ class Slots:
         """
         if slot >= self._whole():
             self._table.refresh()
-        if slot >= self._whole():
+        while slot >= self._whole():
             chunks = self._chunks()
             try:
                 self._grow(chunks + min(chunks, 64))
@@ -126,7 +147,7 @@ class Slots:
                 self._grow(chunks + 1)
 
     def _grow(self, chunks: int) -> None:
-        self._table.grow(HEADER_WORDS + chunks * _CHUNK_WORDS)
+        self._table.grow(HEADER_WORDS + chunks * _CHUNK_WORDS, synced=self.synced)
 
     def _chunks(self) -> int:
         """The number of whole chunks: a file system that filled up may have left a part of one more."""
@@ -160,6 +181,21 @@ class Slots:
     def committed(self) -> None:
         """Note a commit. The caller holds the writer's lock."""
         self._table.view[_COMMITS] = (self._table.view[_COMMITS] + 1) & _MASK
+        self._table.view[_LATEST] = boot_ns()
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last commit; where that was in an earlier boot, some number or other."""
+        return (boot_ns() - self._table.view[_LATEST]) / 1e9
+
+    @property
+    def written(self) -> int:
+        """What `batche.stores.lmdb.mark` notes of the last write; 0 where there was none since all was synced."""
+        return self._table.view[_WRITTEN]
+
+    @written.setter
+    def written(self, how: int) -> None:
+        self._table.view[_WRITTEN] = how
 
     def ended(self, serial: int) -> None:
         """Note that a call has ended with claims still written down."""

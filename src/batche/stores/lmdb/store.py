@@ -42,13 +42,16 @@ class LmdbStore:
         path: the directory; made (0700) if it is not there.
         maxsize: most entries of all functions together, exact LRU; `None`: no limit by count.
         max_bytes: most bytes, keys and index included; an int or ``"512MiB"``. `None`: by what is free.
-        durable: commit with fsync, milliseconds a part, and keep everything across a system crash.
+        durable: commit with fsync, milliseconds a part, and keep everything across a system crash, if all
+            that write to the store say so.
 
     Raises:
         StoreError: the directory cannot be used: no room, not ours, damaged, of another version.
         ValueError: a limit is not one.
 
-    Without ``durable`` entries survive the death of any process, but not a crash of the operating system.
+    Without ``durable`` entries survive the death of any process. A crash of the operating system they survive if
+    nothing was written since `sync`, since the last process that used the store ended by itself, or for 5 s in which
+    a process that used it still lived; else the store starts empty, and one WARNING says so.
     """
 
     encoded: bool = True
@@ -66,7 +69,7 @@ class LmdbStore:
         stated = Limits(*limits(maxsize, max_bytes))
         place = path_place(path)
         make_private_directory(place)
-        opened = open_place(place).environment("store", durable=durable, map_size=_map_size(stated))
+        opened = open_place(place).environment("store", durable=durable, persists=True, map_size=_map_size(stated))
         self._configuration: dict[str, Any] | None = {
             "path": place,
             "maxsize": maxsize,
@@ -76,11 +79,16 @@ class LmdbStore:
         self._set_up(opened, stated, together=True)
 
     @classmethod
-    def of_function(cls, place: Path, directory: str, stated: Limits, **about: Any) -> LmdbStore:
-        """The store of one function name in a place: its limits count each namespace by itself."""
+    def of_function(
+        cls, place: Path, directory: str, stated: Limits, *, persists: bool = False, **about: Any
+    ) -> LmdbStore:
+        """The store of one function name in a place: its limits count each namespace by itself.
+
+        ``persists``: the place outlives a boot of the system.
+        """
         store = cls.__new__(cls)
         store._configuration = None
-        opened = open_place(place).environment(directory, map_size=_map_size(stated), **about)
+        opened = open_place(place).environment(directory, persists=persists, map_size=_map_size(stated), **about)
         store._set_up(opened, stated, together=False)
         return store
 
@@ -275,16 +283,24 @@ class LmdbStore:
         return records.unpack_domain(self._opened.lmdb.read(lambda transaction: transaction.get(key)))
 
     def sync(self) -> None:
-        """Have the operating system write everything stored so far to the disk.
+        """Have everything stored so far survive a crash of the operating system.
+
+        It waits for the disk, and holds other writers up for the last part of that. The next write, by any process,
+        puts the store at risk again: until 5 s after the last one a crash of the system loses all of it, unless it
+        is ``durable``. Reading does not.
 
         Raises:
-            StoreError: it could not.
+            StoreError: the disk did not take it, or others were writing for 10 s.
         """
-        self._opened.lmdb.sync()
+        self._opened.make_mark()
 
     def close(self) -> None:
-        """Close the files in this process. Entries stay; the next use opens the files again."""
-        self._opened.lmdb.close()
+        """Close the files in this process, after a `sync` if there is a turn to write within a second.
+
+        Entries stay; the next use opens the files again. A process that ends by itself needs no ``close``: the last
+        one to do so has the entries survive a crash of the system too.
+        """
+        self._opened.close()
 
 
 def _rebuild(configuration: dict[str, Any]) -> LmdbStore:

@@ -13,7 +13,7 @@ from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE
-from batche.stores.lmdb import totals
+from batche.stores.lmdb import rebuilding, records, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import Transaction
@@ -27,6 +27,8 @@ ROUND: Final = 1.0
 """Seconds between two looks for processes that died."""
 HASTE: Final = 0.25
 """Seconds that a reader waits for its first turn to write; without one its counts stay in its process for a while."""
+_MOST_LANES: Final = 256
+"""Lanes of the dead that readers leave to the next writer: beyond that one of them folds all."""
 _ALL: Final = bytes(NAMESPACE_BYTES)
 """The domain of a store whose limits count all namespaces together."""
 
@@ -70,6 +72,7 @@ class Upkeep:
         self._stated = stated
         self._together = together
         self._joined: set[bytes] = set()
+        self._visited: set[bytes] = set()  # joined, or joined but for a transaction that nothing asked for yet
         self._join_again = 0.0
         self._looked = float("-inf")
         self._candidates: dict[bytes, Candidates] = {}
@@ -195,27 +198,51 @@ class Upkeep:
     def _join(self, namespace: bytes, *, patience: float = PATIENCE) -> None:
         workers = self._opened.workers
         fallback = self._opened.default_limit()
-        boot, row = boot_identity(), workers.row()
+        row = workers.row()
+        self._greet(patience)
 
         def body(writing: Writing) -> None:
-            self._opened.slots.set_clock(boot)
             self._opened.lanes.take(namespace, workers.token, row)
             writing.limits = self._stated.applied_to(writing.limits, fallback)
 
         self._commit(namespace, body, dead=self._find_dead(), patience=patience)
+        self._opened.watch()
         self._joined.add(namespace)
+        self._visited.add(namespace)
+
+    def _greet(self, patience: float) -> None:
+        """At the first use after a boot, have ticks go on and the tables fit the entries."""
+        opened, boot = self._opened, boot_identity()
+        if opened.slots.boot != boot:
+            opened.lmdb.in_turn(partial(rebuilding.after_boot, opened, boot, self.domain), patience=patience)
+
+    def _visit(self, namespace: bytes) -> bool:
+        """Join without a transaction, which would cost a store its mark, if nothing is to be written down."""
+        opened, workers = self._opened, self._opened.workers
+        raw = opened.lmdb.read(lambda transaction: transaction.get(records.DOMAIN + self.domain(namespace)))
+        domain = records.unpack_domain(raw)
+        stated = self._stated.applied_to(domain, opened.default_limit())
+        if stated._replace(stated=domain.stated) != domain or sum(1 for _ in opened.lanes.all()) > _MOST_LANES:
+            return False
+        row = workers.row()
+        self._greet(HASTE)
+        opened.lmdb.in_turn(lambda: opened.lanes.take(namespace, workers.token, row), patience=HASTE)
+        opened.watch()
+        self._visited.add(namespace)
+        return True
 
     def join_if_free(self, namespace: bytes) -> None:
         """Join before the first hit, where that can be written and without a long wait: a hit needs no writing.
 
         Until then what this process counts is kept in it.
         """
-        if namespace in self._joined and self._opened.lanes.has(namespace):
+        if namespace in self._visited and self._opened.lanes.has(namespace):
             return
         if time.monotonic() < self._join_again:
             return
         try:
-            self._join(namespace, patience=HASTE)
+            if not self._opened.is_marked() or not self._visit(namespace):
+                self._join(namespace, patience=HASTE)
         except StoreError:
             self._join_again = time.monotonic() + ROUND
 
@@ -223,6 +250,7 @@ class Upkeep:
         """Give up a namespace; whether no other living process counts in it."""
         self._opened.lanes.drop(namespace)
         self._joined.discard(namespace)
+        self._visited.discard(namespace)
         workers, lanes = self._opened.workers, self._opened.lanes
         left = [lane for lane in lanes.all() if lane.namespace == namespace]
         for lane in left:

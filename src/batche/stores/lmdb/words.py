@@ -6,6 +6,7 @@ ever grows.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sys
@@ -18,6 +19,7 @@ from batche._process import renew_after_fork
 from batche.errors import StoreError
 
 WORD: Final = 8
+_FULL_SYNC: Final = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's own cache
 _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """A map of Python keeps a descriptor of its own, unless it is told not to."""
 
@@ -72,13 +74,16 @@ class Words:
         if size > len(self.view) * WORD:
             self._map()
 
-    def grow(self, words: int) -> None:
+    def grow(self, words: int, *, synced: bool = False) -> None:
         """Have at least ``words`` words, zero where they are new. The caller holds the writer's lock.
 
-        `StoreFullError`: there is no room for them; all that were there before are there still.
+        ``synced``: they survive a crash. `StoreFullError`: there is no room for them; all that were there before are
+        there still.
         """
         with as_store_error(str(self.path)):
             allocate(self.path, words * WORD)
+            if synced:
+                sync_path(self.path)
         self._map()
 
 
@@ -94,3 +99,20 @@ def allocate(path: Path, size: int) -> None:
             os.write(descriptor, bytes(size - have))
     finally:
         os.close(descriptor)
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written to an open file is on the disk."""
+    if _FULL_SYNC is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, _FULL_SYNC)

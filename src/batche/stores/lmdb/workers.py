@@ -28,8 +28,9 @@ from batche.stores.lmdb.words import WORD, Words, allocate
 
 ROWS: Final = 1024
 ROW_WORDS: Final = 64
+_LEAVING: Final = 5
 FIRST_CALL: Final = 8
-"""Words of a row before those of its calls: token (2), pid, start time, PID namespace, and three spare."""
+"""Words of a row before those of its calls: token (2), pid, start time, PID namespace, leaving, and two spare."""
 TABLE_BYTES: Final = ROWS * ROW_WORDS * WORD
 ABANDONED: Final = 1 << 63
 """Set in the word of a call that ended without seeing an outcome: for its waiters it is dead."""
@@ -165,12 +166,25 @@ class Workers:
             return True
         return self._token_of(row) == token and self._is_locked(row) and not self._is_exiting(row)
 
+    def leave(self) -> None:
+        """Say that this process is about to end."""
+        for row in self._rows if self._pid == os.getpid() else ():
+            self._words[row * ROW_WORDS + _LEAVING] = 1
+
+    def stays(self, row: int, token: tuple[int, int]) -> bool:
+        """Whether another process holds ``row`` under ``token``, and is not about to end."""
+        return token != self.token and not self._words[row * ROW_WORDS + _LEAVING] and self.alive(row, token)
+
+    def others_live(self) -> bool:
+        """Whether another process has any row: then the system has not gone down since."""
+        return self._is_locked(0, ROWS)
+
     def _token_of(self, row: int) -> tuple[int, int]:
         start = row * ROW_WORDS
         return self._words[start], self._words[start + 1]
 
-    def _is_locked(self, row: int) -> bool:
-        ask = _pack_flock(row)
+    def _is_locked(self, row: int, rows: int = 1) -> bool:
+        ask = _pack_flock(row, rows)
         return _lock_type(fcntl.fcntl(self._locks.descriptor, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
 
     def _is_exiting(self, row: int) -> bool:
@@ -193,10 +207,10 @@ class Workers:
             self._locks.close()
 
 
-def _pack_flock(row: int) -> bytes:
+def _pack_flock(row: int, rows: int) -> bytes:
     if _LINUX:
-        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row, 1, 0)
-    return _FLOCK.pack(row, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row, rows, 0)
+    return _FLOCK.pack(row, rows, 0, fcntl.F_WRLCK, os.SEEK_SET)
 
 
 def _lock_type(answer: bytes) -> int:
