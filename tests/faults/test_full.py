@@ -302,7 +302,7 @@ def fail_to_store(scene: Scene, items: list[Any]) -> None:
     store, namespace = function(scene, sized).store, function(scene, sized)._bound().settings.namespace
     upkeep, victims, table = store._upkeep, store._victims(namespace), store._opened.slots
     victims.refill()
-    queue, words = list(victims._queue), table.words[HEADER_WORDS:].tolist()
+    queue, words = list(victims._found[1]), table.words[HEADER_WORDS:].tolist()
 
     def body(writing: Writing) -> None:
         assert writing.make_room(len(items), 0, 1 << 40, victims.pop)
@@ -314,7 +314,7 @@ def fail_to_store(scene: Scene, items: list[Any]) -> None:
     with pytest.raises(StoreFullError):
         upkeep.commit(namespace, body)
     upkeep._hopeless_until = 0.0
-    assert list(victims._queue) == queue
+    assert list(victims._found[1]) == queue
     assert table.words[HEADER_WORDS:].tolist() == words
 
 
