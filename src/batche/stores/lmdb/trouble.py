@@ -31,8 +31,9 @@ def as_trouble(path: Path, error: Exception) -> StoreError:
         return StoreFullError(str(path), problem)
     if isinstance(error, lmdb.Error) and _is_for_lack_of_room(path, error):
         return StoreFullError(str(path), FULL)
-    if isinstance(error, lmdb.Error) and getattr(error, "code", None) in PASSING:
-        error = OSError(error.code, os.strerror(error.code))
+    code: int | None = getattr(error, "code", None)  # of LMDB's errors; those of the system have an errno
+    if code is not None and code in PASSING:
+        error = OSError(code, os.strerror(code))
     if isinstance(error, OSError):
         return store_error(str(path), error)
     return StoreError(str(path), _REMEDIES.get(type(error), f"{type(error).__name__}: {error}"))
