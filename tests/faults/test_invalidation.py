@@ -108,10 +108,10 @@ def test_an_invalidation_between_the_transactions_of_one_put(
     writes, removed = count(), list[int]()
 
     def invalidate_before(write: Callable[..., Any]) -> Callable[..., Any]:
-        def writing(*arguments: Any) -> Any:
+        def writing(*arguments: Any, **options: Any) -> Any:
             if next(writes) == before:
                 removed.extend(invalidate(path, other, stepped, remove))
-            return write(*arguments)
+            return write(*arguments, **options)
 
         return writing
 
