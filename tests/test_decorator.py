@@ -69,7 +69,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"store": "shm://"}, ValueError, "a name is 1 to 100"),
     ({"store": "shm://../x"}, ValueError, "a name is 1 to 100"),
     ({"store": ""}, ValueError, "is not a path"),
-    ({"store": 5}, ValueError, "takes a path, 'shm://name', 'off' or a Store, not int"),
+    ({"store": 5}, ValueError, "takes a path, 'shm://name', 'off', a mapping or a Store, not int"),
     ({"store": MappingStore(), "maxsize": 5}, ValueError, "a Store has its own limits"),
     ({"store": MappingStore(), "max_bytes": 5}, ValueError, "a Store has its own limits"),
     ({"key": "id"}, SignatureError, "key= takes a function of an item, not 'id'"),

@@ -445,4 +445,4 @@ def test_warming_takes_aligned_batches_and_refuses_a_single_text(where: dict[str
 
     assert f.cache_warm(iter(["a", "b"]), (label for label in [1, 2])) == 2
     with pytest.raises(SignatureError, match="a list of items, not a str"):
-        f.cache_warm("ab", [1, 2])  # type: ignore[arg-type]  # the mistake
+        f.cache_warm("ab", [1, 2])

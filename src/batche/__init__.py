@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from batche._decorator import cache_batch_variable
 from batche._types import CacheInfo
+from batche.cache import Cache
 from batche.codecs import Codec
 from batche.errors import (
     AnnotationError,
@@ -25,6 +26,7 @@ __all__ = [
     "AnnotationError",
     "BatchError",
     "BatcheException",
+    "Cache",
     "CacheInfo",
     "Codec",
     "CodecError",

@@ -129,6 +129,17 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
             raise
         reports.once(f"store: {error.problem}", f"computing without a store: {error}")
         store, until = _stand_in(error, before), time.monotonic() + _RETRY
+    return _bound_to(store, function, namespace, stated, reports, until)
+
+
+def unbound(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Bound:
+    """A function that keeps nothing, whatever store it states."""
+    return _bound_to(NullStore(), function, namespace, stated, reports)
+
+
+def _bound_to(
+    store: Store, function: str, namespace: Namespace, stated: Stated, reports: Reports, until: float = FOREVER
+) -> Bound:
     codec = _codec(store, stated)
     settings = Settings(
         function, namespace.id, store, codec, wakeups_of(store), reports, strict=stated.strict, **stated.calls
@@ -196,7 +207,8 @@ def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> S
     return MappingStore(maxsize=stated.maxsize)
 
 
-_wakeups: weakref.WeakKeyDictionary[Store, Wakeups] = weakref.WeakKeyDictionary()
+# By identity, because a third party's store may be neither hashable nor weakly referable.
+_wakeups: weakref.WeakValueDictionary[int, Wakeups] = weakref.WeakValueDictionary()
 
 
 def wakeups_of(store: Store) -> Wakeups:
@@ -204,7 +216,7 @@ def wakeups_of(store: Store) -> Wakeups:
     own = getattr(store, "wakeups", None)
     if isinstance(own, Wakeups):
         return own
-    return _wakeups.setdefault(store, Wakeups())
+    return _wakeups.setdefault(id(store), Wakeups(store))  # it holds the store, whose id so stays its own
 
 
 _orphans: deque[bytes] = deque()

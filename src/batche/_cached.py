@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 from batche import _binding, _places
 from batche._batches import results_of
 from batche._engine import Run
+from batche._hooks import Listener, hooks
 from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._options import refuse_generator, stated
@@ -56,6 +57,8 @@ class Cached(Generic[P, R]):
         )
         self._reports = Reports(self._signature.name)
         self._use: _binding.Bound | None = None
+        self._unused: _binding.Bound | None = None  # in place of `_use` while caching is off
+        self._listeners: tuple[Listener, ...] = ()
         self._reference = reference_to(self, function)
         _check_early(self._signature.name, self._declared, self._stated)
         if declared is None:  # not a copy that came from a pickle
@@ -75,11 +78,15 @@ class Cached(Generic[P, R]):
         return items
 
     def _compute(self, bound: Bound, items: list[Any]) -> Any:
+        for listener in self._listeners:
+            listener(items)
         args, kwargs = bound.call(items)
         return self.__wrapped__(*args, **kwargs)
 
     def _current(self) -> _binding.Bound | None:
         """The store, where it is open and no better one is to be looked for."""
+        if hooks.off:
+            return self._unbound()
         use = self._use
         if use is None or (use.until != _binding.FOREVER and time.monotonic() > use.until):
             return None
@@ -93,6 +100,13 @@ class Cached(Generic[P, R]):
         use = _binding.bind(self._signature.name, namespace, self._stated, self._reports, self._use)
         self._use = use
         return use
+
+    def _unbound(self) -> _binding.Bound:
+        """What stands for the store while caching is off."""
+        if self._unused is None:
+            namespace = self._declared.settle(self.__wrapped__, self)
+            self._unused = _binding.unbound(self._signature.name, namespace, self._stated, self._reports)
+        return self._unused
 
     def _planned(self, bound: Bound, use: _binding.Bound) -> Plan:
         """The plan of a call that is about the cache, not for results."""

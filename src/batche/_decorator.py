@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from batche._function import AsyncCachedFunction, CachedFunction, cached
 from batche._options import checked
 from batche._signature import not_called_message
+from batche._stores import Given
 from batche.codecs import Codec
-from batche.stores.base import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +33,7 @@ def cache_batch_variable(
     *,
     max_bytes: int | str | None = None,
     ttl: float | None = None,
-    store: str | os.PathLike[str] | Store | None = None,
+    store: Given = None,
     name: str | None = None,
     version: str | None = None,
     key: Callable[[Any], object] | None = None,
@@ -91,7 +90,8 @@ def cache_batch_variable(
         ttl: seconds after its storing, by the wall clock, for which an entry counts; a hit does not prolong it.
         store: `None`: ``BATCHE_STORE`` of the environment, else the runtime place, which lives as long as the
             processes of this program. A path: a directory that persists. ``"shm://name"``: one in shared memory.
-            ``"off"``: compute everything. Or a `Store`.
+            ``"off"``: compute everything. A mapping (a dict, a cachetools cache): its results stay in this process, and
+            limits and ``ttl`` are its own. Or a `Store`.
         name: names the function in the store, instead of its module and qualified name.
         version: stands for the function's code, instead of a digest of it.
         key: ``item -> plain data`` to cache by, for items that cannot be keyed as they are.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
-from batche import _binding, _places
+from batche import _binding
 from batche._capacity import limits
 from batche._coroutines import is_async_generator
+from batche._stores import refuse_limits_beside, resolved_store, stated_store
 from batche._validation import Checks
 from batche.codecs import codec as codec_of
 from batche.errors import SignatureError
-from batche.stores.base import Store
 
 _SECOND = 1_000_000_000
 _OUTCOMES = ("raise", "return")
@@ -35,7 +34,7 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
     ignore = options["ignore"]
     resolved = {
         **options,
-        "store": _store(options["store"]),
+        "store": resolved_store(options["store"]),
         "ignore": ignore if isinstance(ignore, str) else tuple(ignore),
     }
     stated(resolved)
@@ -49,12 +48,11 @@ def stated(options: dict[str, Any], checks: Checks | None = None) -> _binding.St
         ValueError: a limit, a codec or a number is not one, or does not go with the store.
     """
     maxsize, max_bytes, store = options["maxsize"], options["max_bytes"], options["store"]
-    if isinstance(store, Store) and not (maxsize is None and max_bytes is None):
-        raise ValueError("a Store has its own limits: give maxsize and max_bytes to it, not beside it")
+    refuse_limits_beside(store, maxsize, max_bytes, options["ttl"])
     if options["on_failed"] not in _OUTCOMES:
         raise ValueError(f"on_failed={options['on_failed']!r}: expected 'raise' or 'return'")
     return _binding.Stated(
-        store,
+        stated_store(store),
         *limits(maxsize, max_bytes),
         codec_of(options["codec"]),
         options["key"],
@@ -99,15 +97,6 @@ def _require_names(names: object) -> None:
 
 def _wrong(option: str, value: object, expected: str) -> SignatureError:
     return SignatureError("cache_batch_variable", f"{option}= takes {expected}, not {value!r}")
-
-
-def _store(store: Any) -> Any:
-    """A store as it is kept: what can be read now (a path, ``~``) is."""
-    if store is None or isinstance(store, (_places.PlaceSpec, Store)):
-        return store
-    if isinstance(store, (str, os.PathLike)):
-        return _places.resolve(store, {})
-    raise ValueError(f"store= takes a path, 'shm://name', 'off' or a Store, not {type(store).__name__}")
 
 
 def refuse_generator(name: str, function: Callable[..., Any]) -> None:

@@ -14,9 +14,10 @@ from batche._types import Key
 
 
 class Wakeups:
-    """Who in this process waits for which key. One for each store."""
+    """Who in this process waits for which key. One for each store, which it may keep alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: object = None) -> None:
+        self._store = store
         self._lock = RLock()  # re-entrant: a signal handler may call a cached function at any point
         self._listeners: dict[Key, dict[Callable[[], object], None]] = {}
         renew_after_fork(self)

@@ -77,7 +77,7 @@ class UnkeyableError(_Fields, TypeError):
     """An item or an argument has no canonical key.
 
     Attributes:
-        where: what could not be keyed: ``"item 3"`` or ``"argument 'client'"``.
+        where: what could not be keyed: ``"item 3"``, ``"argument 'client'"``, or ``"key"`` of a `Cache`.
         type_name: the full name of the type that has no key (perhaps of a part of the value).
         problem: why it has none, in a few words; empty when its type is simply not listed.
     """
@@ -93,9 +93,9 @@ class UnkeyableError(_Fields, TypeError):
     def __str__(self) -> str:
         why = f" ({self.problem})" if self.problem else ""
         ways = ["give its class a __batche_key__() method that returns plain data"]
-        if not self.where.startswith("argument"):
+        if not self.where.startswith(("argument", "key")):
             ways.append("pass key= to the decorator to cache the item by something plain")
-        if not self.where.startswith("item"):
+        if not self.where.startswith(("item", "key")):
             ways.append("name the argument in ignore= if it does not change the answer")
         return f"{self.where} of type {self.type_name} has no canonical key{why}: " + ", or ".join(ways)
 

@@ -6,77 +6,40 @@ import multiprocessing
 import os
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any
 
-from batche import _calls
-from batche._types import MINE, Call, Key
-from batche.stores.base import Store
+from batche._types import Key
 from batche.stores.lmdb import LmdbStore, records, slots
 from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, OVERHEAD_BYTES, SLOT
+from batche.testing._driving import NAMESPACE, OTHER, by_use, claim, contents, key, keys, new_call, use, value
 
-NAMESPACE: Final = (1).to_bytes(8, "big")
-OTHER: Final = (2).to_bytes(8, "big")
-
-
-def key(number: int, namespace: bytes = NAMESPACE) -> Key:
-    return namespace + number.to_bytes(20, "big")
-
-
-def keys(numbers: Iterable[int], namespace: bytes = NAMESPACE) -> list[Key]:
-    return [key(number, namespace) for number in numbers]
-
-
-def value(number: int, size: int = 8) -> bytes:
-    return number.to_bytes(8, "big").ljust(size, b".")
-
-
-def by_use(numbers: Sequence[int]) -> list[int]:
-    """The distinct ones, in the order of their last positions."""
-    return list(reversed(OrderedDict.fromkeys(reversed(numbers))))
-
-
-def new_call(namespace: bytes = NAMESPACE) -> Call:
-    return _calls.new_call(namespace)
-
-
-def claim(store: Store, call: Call, numbers: Sequence[int]) -> list[int]:
-    """Claim all of ``numbers`` for ``call``, however many steps that takes; returns those that were won."""
-    won: list[int] = []
-    left = list(numbers)
-    while left:
-        answers = store.claim(call, keys(left, call.namespace))
-        won += [number for number, answer in zip(left, answers, strict=False) if answer is MINE]
-        left = left[len(answers) :]
-    call.holds = call.holds or bool(won)
-    return won
-
-
-def use(store: Store, numbers: Sequence[int], *, size: int = 8, namespace: bytes = NAMESPACE) -> list[int]:
-    """One call for a batch: hits are read, the rest is claimed, computed and stored. Returns what was missed."""
-    order = by_use(numbers)
-    found = store.read(keys(order, namespace))
-    missed = [number for number, entry in zip(order, found, strict=True) if entry is None]
-    call = new_call(namespace)
-    outcomes = Counter(hits=len(numbers) - len(missed), misses=len(missed))
-    try:
-        won = claim(store, call, missed) if missed else []
-        if won:
-            store.put(call, [(key(number, namespace), value(number, size)) for number in won])
-    finally:
-        store.release(call, counts=outcomes)
-    return missed
-
-
-def contents(store: Store, universe: Iterable[int], namespace: bytes = NAMESPACE) -> set[int]:
-    """Which of ``universe`` have an entry; no use is noted."""
-    universe = list(universe)
-    found = store.read(keys(universe, namespace), use=False)
-    return {number for number, entry in zip(universe, found, strict=True) if entry is not None}
+__all__ = [
+    "NAMESPACE",
+    "OTHER",
+    "Model",
+    "Server",
+    "by_use",
+    "claim",
+    "claims_of",
+    "contents",
+    "key",
+    "keys",
+    "new_call",
+    "new_place",
+    "random_steps",
+    "recount",
+    "server",
+    "take_model_step",
+    "take_step",
+    "use",
+    "value",
+    "wait_until",
+]
 
 
 class Model:

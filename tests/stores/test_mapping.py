@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from multiprocessing.connection import Connection
 
+import cachetools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,48 @@ def test_it_is_a_store_of_objects() -> None:
 def test_a_negative_limit_is_refused(maxsize: int) -> None:
     with pytest.raises(ValueError, match="maxsize must be 0 or more"):
         MappingStore(maxsize=maxsize)
+
+
+def test_a_limit_beside_a_mapping_is_refused() -> None:
+    with pytest.raises(ValueError, match="a mapping has its own limit"):
+        MappingStore({}, maxsize=5)
+
+
+def test_closing_leaves_a_users_mapping_as_it_is() -> None:
+    held: dict[str, object] = {}
+    store = MappingStore(held)
+    store_all(store, {key("a"): 1})
+    store.close()
+    assert list(held.values()) == [1]
+
+
+def test_what_a_mapping_has_from_before_is_there_and_as_old_as_can_be() -> None:
+    held: dict[str, object] = {}
+    store_all(MappingStore(held), {key("a"): 1})
+    store, asking = MappingStore(held), call()
+    assert values(store, [key("a")]) == [1]
+    asking.newer_than = 1
+    assert list(store.claim(asking, [key("a")])) == [MINE]
+
+
+def test_the_times_of_entries_that_a_mapping_dropped_are_forgotten() -> None:
+    held = cachetools.LRUCache[str, object](10)
+    store = MappingStore(held)
+    for number in range(5000):
+        store_all(store, {key(str(number)): number})
+    assert len(store._stored) < 2000
+    assert key("4999") in store._stored
+
+
+def test_a_mapping_that_drops_an_entry_between_two_looks_has_none() -> None:
+    class Fickle(dict[str, object]):
+        def __getitem__(self, name: str) -> object:
+            raise KeyError(name)
+
+    store = MappingStore(Fickle())
+    store_all(store, {key("a"): 1})
+    assert list(store.read([key("a")])) == [None]
+    assert list(store.claim(call(), [key("a")])) == [MINE]
 
 
 def test_an_entry_is_read_back_as_it_was_put() -> None:

@@ -7,11 +7,11 @@ It never sees an item, a scope or a function. All keys of one call of a method b
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from batche._types import MINE, CacheInfo, Call, Entry, Key, Mine, Owner, Stored
+from batche._types import MINE, MISS, CacheInfo, Call, Entry, Key, Mine, Owner, Stored
 from batche.errors import StoreError
 
 Answer: TypeAlias = Entry | Owner | Literal[Mine.MINE]
@@ -66,7 +66,8 @@ class Store(Protocol):
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         """The entries of ``keys``, aligned, `None` where there is none. Takes no lock that a writer holds.
 
-        Reading is a use: it makes entries recent, the last key most of all. With ``use=False`` it does not.
+        Reading is a use: it makes entries recent, the last key most of all. With ``use=False`` it does not; a store
+        that cannot read a result without a use then puts `MISS` in its place.
         """
         ...
 
@@ -133,4 +134,44 @@ class Store(Protocol):
         ...
 
 
-__all__ = ["COUNTED", "MINE", "PATIENCE", "Answer", "Store", "StoreBusyError", "attempt"]
+@runtime_checkable
+class Scannable(Protocol):
+    """What a store may do beside: tell its keys by recency, and remove entries while reading them.
+
+    `Cache` needs it for iteration, ``pop`` and ``popitem``; decorated functions do without.
+    """
+
+    def keys(self, namespace: bytes, /) -> Iterator[Key]:
+        """The keys of a namespace, the least recently used first; changes no recency.
+
+        A key that is there all the while comes exactly once, whatever is stored, used and removed beside. What was
+        removed since may come, and what was stored since may not.
+        """
+        ...
+
+    def take(self, keys: Sequence[Key], /) -> Sequence[Entry | None]:
+        """Remove entries as ``delete`` does and return them: each entry goes to one taker."""
+        ...
+
+    def take_oldest(self, namespace: bytes, /) -> tuple[Key, Entry] | None:
+        """Remove and return the least recently used entry of a namespace; `None` where it has none."""
+        ...
+
+
+__all__ = [
+    "COUNTED",
+    "MINE",
+    "MISS",
+    "PATIENCE",
+    "Answer",
+    "CacheInfo",
+    "Call",
+    "Entry",
+    "Key",
+    "Owner",
+    "Scannable",
+    "Store",
+    "StoreBusyError",
+    "Stored",
+    "attempt",
+]

@@ -6,7 +6,7 @@ It is what ``store="off"`` means, and what stands in for a store that cannot be 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import RLock
 from typing import Any
 
@@ -68,6 +68,17 @@ class NullStore:
         with self._lock:
             self._counts.pop(namespace, None)
         return 0
+
+    def keys(self, namespace: bytes, /) -> Iterator[Key]:
+        return iter(())
+
+    def take(self, keys: Sequence[Key], /) -> Sequence[Entry | None]:
+        self._must_reach_store()
+        return [None] * len(keys)
+
+    def take_oldest(self, namespace: bytes, /) -> tuple[Key, Entry] | None:
+        self._must_reach_store()
+        return None
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
         with self._lock:

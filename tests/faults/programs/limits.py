@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from batche import CacheInfo, _places, _runtime, cache_batch_variable
-from batche._process import boot_identity
+from batche._process import _identity_in, boot_identity
 from batche.errors import StoreError
 from batche.stores.lmdb.workers import ROWS
 from tests.faults.programs.sizes import Asked, Listening, expected, sized
@@ -155,7 +155,7 @@ def call_without_descriptors(scene: Scene, behaviour: scenes.Behaviour, items: S
 def read_boot_identity_without_descriptors() -> None:
     """It cannot be read; to take that for another boot would cost every entry of a store."""
     before = boot_identity()
-    boot_identity.cache_clear()
+    _identity_in.cache_clear()
     used = Used(0)
     try:
         with pytest.raises(StoreError, match="ulimit -n"):

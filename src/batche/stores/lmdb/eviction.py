@@ -69,6 +69,11 @@ class Candidates:
         found = self._scan(latest)
         self._found = (latest, found) if found else (begun, self._scan(begun))
 
+    def refill_all(self) -> None:
+        """The same with all slots as candidates: for who takes only some of them."""
+        begun = self._slots.tick()
+        self._found = begun, self._scan(begun)
+
     def settled(self) -> Iterator[int]:
         """All slots, the least recently used first, as one scan under the writer's turn finds them.
 

@@ -13,7 +13,7 @@ from batche._places import as_store_error, make_private_directory, path_place
 from batche._reports import logger
 from batche._types import NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer, attempt
-from batche.stores.lmdb import reading, records, removing, totals
+from batche.stores.lmdb import reading, records, removing, scanning, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.environment import MAP_BYTES, Transaction
 from batche.stores.lmdb.eviction import Candidates
@@ -97,6 +97,7 @@ class LmdbStore:
         self._claims = Claims(opened)
         self._upkeep = Upkeep(opened, self._claims, stated, together=together)
         self._together = together
+        self._oldest: dict[bytes, scanning.Oldest] = {}
         self._told: set[bytes] = set()
         self._missed: reading.Missed | None = None  # by the last read of any thread
         self.wakeups = opened.wakeups
@@ -225,6 +226,10 @@ class LmdbStore:
     def _victims(self, namespace: bytes) -> Candidates:
         return self._upkeep.victims(namespace)
 
+    def _domain_word(self, namespace: bytes) -> int | None:
+        """What the slots of a namespace are known by; `None` where those of all namespaces are."""
+        return None if self._together else int.from_bytes(namespace, "big")
+
     def _tell_default_limit(self, namespace: bytes, putting: Putting) -> None:
         if putting.evicted_by_default and namespace not in self._told:
             self._told.add(namespace)
@@ -262,6 +267,24 @@ class LmdbStore:
             self._clear(namespace)
             self._upkeep.commit(namespace, partial(removing.forget, namespace))
         return True
+
+    # ---- in order of recency: `Scannable` ----
+
+    def keys(self, namespace: bytes, /) -> Iterator[Key]:
+        opened = self._opened
+        return iter(scanning.keys_by_use(opened.slots, self._domain_word(namespace), namespace, opened.lmdb.read))
+
+    def take(self, keys: Sequence[Key], /) -> Sequence[Entry | None]:
+        write = self._upkeep.write
+        return [entry for part in _parts(keys) for entry in write(namespace_of(part[0]), partial(scanning.take, part))]
+
+    def take_oldest(self, namespace: bytes, /) -> tuple[Key, Entry] | None:
+        oldest = self._oldest.get(namespace)
+        if oldest is None:
+            oldest = self._oldest[namespace] = scanning.Oldest(
+                self._opened.slots, self._domain_word(namespace), namespace
+            )
+        return oldest.take(partial(self._upkeep.write, namespace))
 
     # ---- telling ----
 
