@@ -221,6 +221,12 @@ class Environment:
             time.sleep(delay)
             delay = min(2 * delay, _LAST_TRY)
 
+    def check_readers(self) -> None:
+        """Free the places of readers that were killed: one in a read keeps every page that is freed after it."""
+        env = self._handle()
+        with self._errors(), GATE:
+            env.reader_check()
+
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
         env = self._handle()

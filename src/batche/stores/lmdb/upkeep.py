@@ -16,6 +16,7 @@ from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
+from batche.stores.lmdb.sweeping import Pass, Sweep
 from batche.stores.lmdb.writing import Writing
 
 ROUND: Final = 1.0
@@ -59,11 +60,12 @@ class Upkeep:
     def __init__(self, opened: OpenEnvironment, claims: Claims, stated: Limits, *, together: bool) -> None:
         self._opened = opened
         self._claims = claims
+        self._sweep = Sweep(opened.slots, claims)
         self._stated = stated
         self._together = together
         self._joined: set[bytes] = set()
         self._join_again = 0.0
-        self._looked = time.monotonic()
+        self._looked = float("-inf")
 
     def domain(self, namespace: bytes) -> bytes:
         """What the limits of ``namespace`` count: itself, or the whole store."""
@@ -72,7 +74,7 @@ class Upkeep:
     def write(self, namespace: bytes, body: Callable[[Writing], T]) -> T:
         """Run ``body`` in a write transaction, after joining, and with what is due for others."""
         self.join(namespace)
-        if time.monotonic() - self._looked > ROUND:
+        if self._is_due():
             self._bury(namespace)
         return self.commit(namespace, body)
 
@@ -82,19 +84,20 @@ class Upkeep:
         """Run ``body`` in a write transaction; the lanes of the ``dead`` are folded in it and freed after it."""
         opened, domain = self._opened, self.domain(namespace)
 
-        def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane]]:
+        def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane], Pass | None]:
             writing = Writing(transaction, opened.slots, domain)
-            self._claims.sweep(transaction)
+            swept = self._sweep.go_on(transaction)
             folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
             for lane in folded:
                 totals.fold(transaction, lane)
-            return body(writing), writing.finish(), folded
+            return body(writing), writing.finish(), folded, swept
 
-        def after(done: tuple[T, list[int], list[Lane]]) -> None:
+        def after(done: tuple[T, list[int], list[Lane], Pass | None]) -> None:
             for slot in done[1]:
                 opened.slots.free(slot)
             for lane in done[2]:
                 opened.lanes.free(lane)
+            self._sweep.committed(done[3])
             opened.slots.committed()
 
         return opened.lmdb.write(inside, after=after, patience=patience)[0]
@@ -114,7 +117,7 @@ class Upkeep:
             self._opened.lanes.take(namespace, workers.token, row)
             writing.limits = self._stated.applied_to(writing.limits, fallback)
 
-        self.commit(namespace, body, dead=self._find_dead(), patience=patience)
+        self.commit(namespace, body, dead=self._find_dead() if self._is_due() else (), patience=patience)
         self._joined.add(namespace)
 
     def join_if_free(self, namespace: bytes) -> None:
@@ -133,7 +136,7 @@ class Upkeep:
         self._opened.lanes.drop(namespace)
         self._joined.discard(namespace)
         workers, lanes = self._opened.workers, self._opened.lanes
-        left = [lane for lane in lanes.all() if lane.namespace == namespace]
+        left = lanes.of(namespace)
         for lane in left:
             if lane.token == workers.token:  # taken when this environment was open in this process before
                 lanes.free(lane)
@@ -141,17 +144,21 @@ class Upkeep:
 
     # ---- the dead ----
 
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked > ROUND
+
     def _find_dead(self) -> list[Lane]:
         """The lanes of processes that died. Their claims are swept by the next writer."""
         self._looked = time.monotonic()
         alive, lanes = self._opened.workers.alive, self._opened.lanes
-        tokens = {lane.token for lane in lanes.all() if not alive(lane.row, lane.token)}
-        dead = [lane for lane in lanes.all() if lane.token in tokens]  # read anew: they counted until they died
-        if dead:
-            self._claims.suspect()
-        return dead
+        tokens = {token for token, row in lanes.owners() if not alive(row, token)}
+        if not tokens:
+            return []
+        self._claims.suspect()
+        return [lane for lane in lanes.all() if lane.token in tokens]  # read only now: they counted until they died
 
     def _bury(self, namespace: bytes) -> None:
         dead = self._find_dead()
+        self._opened.lmdb.check_readers()
         if dead:
             self.commit(namespace, lambda _: None, dead=dead)
