@@ -32,8 +32,7 @@ _LAST_CALL: Final = 30.0
 
 def kill_storm(plan: Plan) -> Report:
     """Run one storm. In a process of its own, with one thread: it forks its workers and reaps them."""
-    fault = "SIGKILL of workers" + (", with eviction" if plan.evicting else "") + ("" if plan.store else ", runtime place")
-    report = Report(fault)
+    report = Report(plan.fault)
     worker = Worker(plan)
     _Killer(plan, worker, report).run()
     story = Story(plan.book.lines())
@@ -175,8 +174,9 @@ class Story:
 
     def deaths_on(self, asked: Asked) -> int:
         """How many owners of items of this call died while it ran."""
-        batch, begun, over = set(batch_of(self.called[asked].number)), self.called[asked].when, self.returned[asked].when
-        return sum(begun <= death.when <= over and not batch.isdisjoint(death.items) for death in self.deaths)
+        called, returned = self.called[asked], self.returned[asked]
+        batch, died = set(batch_of(called.number)), [death for death in self.deaths if called.when <= death.when]
+        return sum(death.when <= returned.when and not batch.isdisjoint(death.items) for death in died)
 
 
 def _check_answers(story: Story, report: Report) -> None:

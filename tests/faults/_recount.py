@@ -99,7 +99,7 @@ def readers(store: LmdbStore) -> set[int]:
 
 
 def lock_holders(place: Path) -> set[int]:
-    """The processes that hold a lock on any file of a place; -1 for locks of the `flock` family that nobody is named for."""
+    """The processes that hold a lock on any file of a place."""
     files = {(os.stat(path).st_dev, os.stat(path).st_ino) for path in place.rglob("*")}
     holders = set()
     for line in Path("/proc/locks").read_text().splitlines():

@@ -36,7 +36,7 @@ def function_in(place: Path) -> Any:
         return [answer(item) for item in items]
 
     sweeping.MOURNING = _HASTE  # type: ignore[misc]  # or each of thousands of lives would last two seconds
-    options = {"store": str(place), "name": "life", "version": "1", "maxsize": MOST, "strict": True}
+    options: dict[str, Any] = {"store": str(place), "name": "life", "version": "1", "maxsize": MOST, "strict": True}
     return cache_batch_variable("items", **options)(compute)
 
 

@@ -38,6 +38,11 @@ class Plan:
     seed: int = 0
 
     @property
+    def fault(self) -> str:
+        """What is injected, in a few words."""
+        return f"SIGKILL of workers{', with eviction' * self.evicting}{', runtime place' * (self.store is None)}"
+
+    @property
     def book(self) -> Book:
         return Book(self.directory / "storm.journal")
 
@@ -72,7 +77,13 @@ class Worker:
         self.serial = 0
         self.call = 0
         self.chance = random.Random(plan.seed)
-        options = {"name": "storm", "version": "1", "strict": True, **dict(plan.options), "store": plan.store}
+        options: dict[str, Any] = {
+            "name": "storm",
+            "version": "1",
+            "strict": True,
+            **dict(plan.options),
+            "store": plan.store,
+        }
         self.function: Any = cache_batch_variable("items", **options)(self._compute)
         self.begun = time.monotonic()
 
