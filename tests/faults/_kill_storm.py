@@ -26,6 +26,8 @@ TAKEOVER: Final = 0.25
 """Seconds within which a dead owner's items are taken over."""
 LENIENCE: Final = 8
 """How many times as long as promised it may take on a machine that others use."""
+_STANDSTILL: Final = 0.05
+"""Seconds that a stopped worker stands still, on average."""
 _LAST_CALL: Final = 30.0
 """Seconds within which every call is over once nobody is killed any more."""
 
@@ -39,7 +41,8 @@ def kill_storm(plan: Plan) -> Report:
     report.injected["caught computing"] = story.caught
     report.found["calls"] = len(story.returned)
     _check_answers(story, report)
-    _check_waits(story, report)
+    if not plan.stopping:  # an owner that stands still is waited for
+        _check_waits(story, report)
     if not plan.evicting:
         _check_once(story, report)
         _check_counts(worker, story, report)
@@ -57,6 +60,7 @@ class _Killer:
         self.chance = random.Random(plan.seed)
         self.living: dict[int, int] = {}
         self.dying: set[int] = set()
+        self.stopped: dict[int, float] = {}
         self.started = 0
 
     def run(self) -> None:
@@ -64,10 +68,14 @@ class _Killer:
             self._start()
         for _ in range(self.plan.kills):
             time.sleep(self.chance.expovariate(1 / self.plan.pace))  # the pace of the injection
+            if self.plan.stopping:
+                self._stop()
+                self._resume(time.monotonic())
             self._kill()
             self._reap()
             self._start()
         self.plan.stop.touch()
+        self._resume(float("inf"))
         self.report.injected["kills"] = self.plan.kills
         try:
             until(self._all_ended, "all workers have ended", _LAST_CALL)
@@ -88,6 +96,23 @@ class _Killer:
         self.plan.book.note("killed", serial, 0, 0, pid=pid)
         os.kill(pid, signal.SIGKILL)
         self.dying.add(pid)
+        self._add("killed while stopped", self.stopped.pop(pid, None) is not None)
+
+    def _stop(self) -> None:
+        pid = self.chance.choice(list(self.living))
+        os.kill(pid, signal.SIGSTOP)
+        self.stopped[pid] = time.monotonic() + self.chance.expovariate(1 / _STANDSTILL)
+        self._add("stops", 1)
+
+    def _resume(self, now: float) -> None:
+        """Let those go on who have stood still for long enough by ``now``."""
+        for pid in [pid for pid, until_then in self.stopped.items() if until_then <= now]:
+            del self.stopped[pid]
+            os.kill(pid, signal.SIGCONT)
+
+    def _add(self, what: str, number: int) -> None:
+        if self.plan.stopping:
+            self.report.injected[what] = self.report.injected.get(what, 0) + number
 
     def _all_ended(self) -> bool:
         self._reap()

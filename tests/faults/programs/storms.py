@@ -34,13 +34,15 @@ class Plan:
     """Seconds between two kills, on average."""
     items_a_second: float = 400
     evicting: bool = False
+    stopping: bool = False
+    """Whether as many workers are stopped for a while, some of which are killed as they stand."""
     options: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
 
     @property
     def fault(self) -> str:
         """What is injected, in a few words."""
-        return f"SIGKILL of workers{', with eviction' * self.evicting}{', runtime place' * (self.store is None)}"
+        return f"SIGKILL{' and SIGSTOP' * self.stopping} of workers{', with eviction' * self.evicting}{', runtime place' * (self.store is None)}"
 
     @property
     def book(self) -> Book:
