@@ -6,6 +6,7 @@ What must hold is read from a journal outside of the cache, and from a recount o
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
@@ -35,6 +36,8 @@ _LAST_CALL: Final = 30.0
 def kill_storm(plan: Plan) -> Report:
     """Run one storm. In a process of its own, with one thread: it forks its workers and reaps them."""
     report = Report(plan.fault)
+    if plan.store is None:
+        multiprocessing.current_process().authkey = os.urandom(32)  # a runtime place of its own
     worker = Worker(plan)
     _Killer(plan, worker, report).run()
     story = Story(plan.book.lines())
@@ -66,14 +69,17 @@ class _Killer:
     def run(self) -> None:
         for _ in range(self.plan.workers):
             self._start()
-        for _ in range(self.plan.kills):
+        unreplaced = self.plan.workers // 2  # at the end, so that nobody takes the rows of the dead
+        for left in reversed(range(self.plan.kills)):
             time.sleep(self.chance.expovariate(1 / self.plan.pace))  # the pace of the injection
             if self.plan.stopping:
                 self._stop()
                 self._resume(time.monotonic())
             self._kill()
             self._reap()
-            self._start()
+            if left >= unreplaced:
+                self._start()
+        time.sleep(10 * self.plan.pace)  # so that some of the others ask for what the last of the dead owned
         self.plan.stop.touch()
         self._resume(float("inf"))
         self.report.injected["kills"] = self.plan.kills

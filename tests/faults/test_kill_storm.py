@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import _leftovers
+from tests.faults._kill_steps import kill_steps
 from tests.faults._kill_storm import kill_storm, plan_in
 from tests.faults._report import Report
 from tests.faults.programs.storms import Plan
-from tests.processes._tools import Cast
+from tests.processes._tools import Cast, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bound of a takeover is promised for Linux")
 
 KILLS = 100
+
+
+def some(steps: list[int]) -> list[int]:
+    return random.Random(0).sample(steps, 24)
 
 
 def run(plan: Plan) -> Report:
@@ -31,6 +38,22 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path) -> None:
     assert report.lost == []
     assert report.injected["caught computing"] > KILLS / 10
     assert report.found["calls"] > KILLS
+
+
+def test_a_runtime_place_outlives_killed_members_and_goes_with_the_last(tmp_path: Path) -> None:
+    places = _leftovers.places()
+    report = run(plan_in(tmp_path / "storm", kills=30, options=(("store", None),), seed=3))
+    assert report.lost == []
+    until(lambda: _leftovers.places() <= places, "the runtime place is gone")
+
+
+def test_a_store_survives_a_writer_that_is_killed_at_any_line(tmp_path: Path) -> None:
+    with Cast() as cast:
+        lives = cast.actor().begin(kill_steps, tmp_path / "lives", some, in_main_thread=True)
+        assert lives.is_done(within=90)
+        report = lives.result()
+    assert report.lost == []
+    assert report.injected["kills"] > 20
 
 
 def test_nothing_is_lost_when_workers_are_killed_while_they_evict(tmp_path: Path) -> None:

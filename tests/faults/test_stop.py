@@ -94,7 +94,11 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
             writer.thaw()
         scene.flag("leave").set()
         writing.result()
-        for caller in (newcomer, crowd, demanding):  # with its first turn to write a process tells what it counted so far
+        for caller in (
+            newcomer,
+            crowd,
+            demanding,
+        ):  # with its first turn to write a process tells what it counted so far
             assert caller.run(call, scene, plain, [3, 4, 6]) == [30, 40, 60]
         assert reader.run(contains, scene, plain, [3, 4, 5, 6]) == [True, True, False, True]
         assert reader.run(info, scene, plain).errors == 6

@@ -42,7 +42,8 @@ class Plan:
     @property
     def fault(self) -> str:
         """What is injected, in a few words."""
-        return f"SIGKILL{' and SIGSTOP' * self.stopping} of workers{', with eviction' * self.evicting}{', runtime place' * (self.store is None)}"
+        variants = {"stopped too": self.stopping, "with eviction": self.evicting, "runtime place": self.store is None}
+        return ", ".join(["workers killed", *(variant for variant, chosen in variants.items() if chosen)])
 
     @property
     def book(self) -> Book:
