@@ -1,6 +1,6 @@
 """Inject faults for minutes, and print a table of what was injected and of what was lost.
 
-``python -m tests.faults.torture``. Names of faults as arguments choose some of them. The status is 1 if anything was lost.
+``python -m tests.faults.torture``. Names of faults as arguments choose some. The status is 1 if anything was lost.
 """
 
 from __future__ import annotations
