@@ -93,6 +93,8 @@ class OpenEnvironment:
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
         self.wakeups = Wakeups()
+        self.looked = float("-inf")
+        """When this process last looked for others that died."""
         self._default_limit = (float("-inf"), 0)
 
     def default_limit(self) -> int:

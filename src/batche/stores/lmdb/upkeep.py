@@ -65,7 +65,6 @@ class Upkeep:
         self._together = together
         self._joined: set[bytes] = set()
         self._join_again = 0.0
-        self._looked = float("-inf")
 
     def domain(self, namespace: bytes) -> bytes:
         """What the limits of ``namespace`` count: itself, or the whole store."""
@@ -145,11 +144,11 @@ class Upkeep:
     # ---- the dead ----
 
     def _is_due(self) -> bool:
-        return time.monotonic() - self._looked > ROUND
+        return time.monotonic() - self._opened.looked > ROUND
 
     def _find_dead(self) -> list[Lane]:
         """The lanes of processes that died. Their claims are swept by the next writer."""
-        self._looked = time.monotonic()
+        self._opened.looked = time.monotonic()
         alive, lanes = self._opened.workers.alive, self._opened.lanes
         tokens = {token for token, row in lanes.owners() if not alive(row, token)}
         if not tokens:
