@@ -132,7 +132,10 @@ def _use(scene: Scene, first: int) -> int:
     own = [first, first + 1]
     if not ask(scene, [*HIT, *own]) or not ask(scene, [500_000 + first // _OWN % 50, first]):
         return _WRONG
-    return _RIGHT if all(scenes.contains(scene, briefly, own)) else _UNCACHED
+    if not all(scenes.contains(scene, briefly, own)):
+        return _UNCACHED
+    has_its_own = os.getpid() in readers(function(scene, briefly).store)  # and not its parent's place among the readers
+    return _RIGHT if has_its_own else _WRONG
 
 
 def _ends_at_once(scene: Scene, number: int) -> int:

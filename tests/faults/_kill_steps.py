@@ -45,7 +45,7 @@ def _begin(place: Path) -> None:
 
 
 def _steps(directory: Path) -> list[int]:
-    """The numbers of the steps at which a line runs for the first or for the last time in a life."""
+    """The numbers of the steps at which a line runs for the first time in a life."""
     notes = directory / "lines"
     (directory / "life").mkdir()
     _begin(directory / "life" / "place")
@@ -55,5 +55,4 @@ def _steps(directory: Path) -> list[int]:
     first: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         first.setdefault(line, number)
-    last = {line: number for number, line in enumerate(lines, 1)}
-    return sorted({*first.values(), *last.values()})
+    return list(first.values())

@@ -135,11 +135,15 @@ class Upkeep:
         self._opened.lanes.drop(namespace)
         self._joined.discard(namespace)
         workers, lanes = self._opened.workers, self._opened.lanes
-        left = lanes.of(namespace)
-        for lane in left:
+        for lane in lanes.of(namespace):
             if lane.token == workers.token:  # taken when this environment was open in this process before
                 lanes.free(lane)
-        return not any(lane.token != workers.token and workers.alive(lane.row, lane.token) for lane in left)
+        return not self.is_used_by_others(namespace)
+
+    def is_used_by_others(self, namespace: bytes) -> bool:
+        """Whether another living process counts in a namespace. It stays so for a transaction that asks in itself."""
+        workers, lanes = self._opened.workers, self._opened.lanes.of(namespace)
+        return any(lane.token != workers.token and workers.alive(lane.row, lane.token) for lane in lanes)
 
     # ---- the dead ----
 
