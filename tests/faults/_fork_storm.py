@@ -134,7 +134,8 @@ def _use(scene: Scene, first: int) -> int:
         return _WRONG
     if not all(scenes.contains(scene, briefly, own)):
         return _UNCACHED
-    has_its_own = os.getpid() in readers(function(scene, briefly).store)  # and not its parent's place among the readers
+    store = function(scene, briefly).store
+    has_its_own = os.getpid() in store._opened.lmdb.read(lambda _: readers(store))  # a place among LMDB's readers
     return _RIGHT if has_its_own else _WRONG
 
 
