@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from batche.errors import StoreError
-from batche.stores.lmdb.environment import PATIENCE
+from batche.stores.base import PATIENCE
 from tests.faults._kill_storm import LENIENCE, TAKEOVER, kill_storm, plan_in
 from tests.faults._report import Report
 from tests.faults.programs import standstills
 from tests.processes._tools import Cast, Scene, until
 from tests.processes.programs import writers
-from tests.processes.programs.scenes import call, contains, held, info, plain, wait_for_waiters
+from tests.processes.programs.scenes import call, contains, held, info, plain, signed, wait_for_waiters
 
+WAIT = 0.3
+"""Seconds of `wait_timeout`."""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bounds are promised for Linux")
 
 
@@ -54,6 +56,25 @@ def test_a_stopped_owner_that_is_killed_is_taken_over_in_time(tmp_path: Path) ->
         owner.kill()
         assert waiting.result() == [10]
         assert time.monotonic() - killed < LENIENCE * TAKEOVER
+
+
+def test_a_wait_for_a_stopped_owner_ends_with_its_time_out_and_takes_the_claim_over(tmp_path: Path) -> None:
+    scene, patient = Scene.at(tmp_path, wait_timeout=WAIT), Scene.at(tmp_path)
+    with Cast() as cast:
+        owner, waiter, other = cast.actors(3)
+        owning = owner.begin(call, scene, signed, [1])
+        scene.flag("inside-1").wait()
+        owner.freeze()
+        scene.flag("go-2").set()
+        answer, seconds = waiter.run(standstills.call, scene, signed, [1])
+        assert answer == [2]
+        assert WAIT <= seconds < LENIENCE * WAIT
+        assert other.run(call, patient, signed, [1]) == [2]
+        scene.flag("go-1").set()
+        owner.thaw()
+        assert owning.result() == [1]
+        assert owner.run(call, scene, signed, [1]) == other.run(call, patient, signed, [1]) == [2]
+        assert other.run(info, patient, signed).misses == 2
 
 
 @pytest.mark.slow

@@ -224,8 +224,8 @@ class Environment:
     def check_readers(self) -> None:
         """Free the places of readers that were killed: one in a read keeps every page that is freed after it."""
         env = self._handle()
-        with self._errors(), GATE:
-            env.reader_check()
+        with self._errors():
+            GATE.through(env.reader_check)
 
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
