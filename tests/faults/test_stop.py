@@ -82,7 +82,7 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
     scene = Scene.at(tmp_path)
     strict = Scene.at(tmp_path, strict=True)
     with Cast() as cast:
-        writer, reader, newcomer, owner, waiter, crowd, demanding = cast.actors(7)
+        writer, reader, newcomer, owner, waiter, crowd, loop, demanding = cast.actors(8)
         assert reader.run(call, scene, plain, [1, 2]) == [10, 20]
         owning = owner.begin(call, scene, plain_and_held, [1])
         scene.flag("inside-1").wait()
@@ -94,6 +94,7 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
         try:
             storing = reader.begin(standstills.call, scene, plain, [1, 3])
             crowded = crowd.begin(standstills.call_in_threads, scene, plain, [4, 5], 4)
+            looping = loop.begin(standstills.call_in_tasks, scene, [7, 8], 3)
             raising = demanding.begin(standstills.call, strict, plain, [6])
             invalidating = demanding.begin(standstills.invalidate, scene, plain, [1])
             for caller in (reader, newcomer):  # hits are answered meanwhile, those of a process's first call too
@@ -104,13 +105,13 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
             scene.flag("go-1").set()  # its environment is another: writers of different functions do not meet
             assert owning.result() == waiting.result()[0] == [10]
             bound = LENIENCE * PATIENCE
-            for task, expected in ((storing, [10, 30]), (crowded, [[40, 50]] * 4)):
+            for task, expected in ((storing, [10, 30]), (crowded, [[40, 50]] * 4), (looping, [[70, 80]] * 3)):
                 until(task.is_done, "its bound is kept", bound)
                 assert task.result()[0] == expected
             for task in (raising, invalidating):
                 until(task.is_done, "its bound is kept", bound)
                 assert isinstance(task.result()[0], StoreError)
-            assert newcomer.run(contains, scene, plain, [1, 2, 3, 4, 5, 6]) == [True, True] + 4 * [False]
+            assert newcomer.run(contains, scene, plain, list(range(1, 9))) == [True, True] + 6 * [False]
         finally:
             writer.thaw()
         scene.flag("leave").set()
@@ -118,11 +119,12 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
         for caller in (
             newcomer,
             crowd,
+            loop,
             demanding,
         ):  # with its first turn to write a process tells what it counted so far
             assert caller.run(call, scene, plain, [3, 4, 6]) == [30, 40, 60]
         assert reader.run(contains, scene, plain, [3, 4, 5, 6]) == [True, True, False, True]
-        assert reader.run(info, scene, plain).errors == 6
+        assert reader.run(info, scene, plain).errors == 9
         assert newcomer.run(standstills.count, scene, plain).wrong == []
 
 

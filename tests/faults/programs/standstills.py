@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
+from batche import cache_batch_variable
 from batche.errors import StoreError
 from tests.faults._recount import Recount, recount
 from tests.processes._tools import Scene
@@ -37,3 +39,19 @@ def invalidate(scene: Scene, behaviour: Behaviour, items: list[int]) -> tuple[An
 
 def count(scene: Scene, behaviour: Behaviour) -> Recount:
     return recount(function(scene, behaviour).store)
+
+
+def call_in_tasks(scene: Scene, items: list[int], tasks: int) -> tuple[Any, float]:
+    """The answers to several tasks of one event loop, each of which asks for all the items."""
+
+    async def compute(items: list[int]) -> list[int]:
+        return [10 * item for item in items]
+
+    cached: Any = cache_batch_variable("items", store=str(scene.place), version="1", name=scenes.plain.__name__)(
+        compute
+    )
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(cached(items) for _ in range(tasks)))
+
+    return timed(asyncio.run, all_of_them())
