@@ -20,7 +20,7 @@ from tests.faults._kill_storm import kill_storm, plan_in
 from tests.faults._report import Report
 from tests.processes._tools import Cast, Scene
 
-LIMIT: Final = 900.0
+LIMIT: Final = 1800.0
 """Seconds after which a fault is given up, and counts as lost."""
 _LIMITS: Final = (("maxsize", 40), ("max_bytes", "128KiB"))
 _COLUMNS: Final = (34, 48, 72)
