@@ -146,8 +146,8 @@ def _ends_at_once(scene: Scene, number: int) -> int:
 def _ends_by_exception(scene: Scene, number: int) -> int:
     process: Any = multiprocessing.get_context("fork").Process(target=_use_and_raise, args=(scene, number * _OWN))
     process.start()
-    status = exit_status(process.pid)
-    return _RAISED if status == 1 else _WRONG
+    until(lambda: process.exitcode is not None, "a child ends")  # whichever thread reaps it, `multiprocessing` knows
+    return _RAISED if process.exitcode == 1 else _WRONG
 
 
 def _use_and_raise(scene: Scene, first: int) -> None:
