@@ -137,9 +137,10 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
 
 
 def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
+    trouble = StoreError(error.store, error.problem)  # without the traceback, which keeps what was half open
     if before is None or not isinstance(before.settings.store, NullStore):
-        return NullStore(error)
-    before.settings.store.trouble = error
+        return NullStore(trouble)
+    before.settings.store.trouble = trouble
     return before.settings.store
 
 

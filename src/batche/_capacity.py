@@ -82,6 +82,11 @@ def free_room(path: str | os.PathLike[str]) -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
+def is_in_memory(path: str | os.PathLike[str], proc: Path = PROC) -> bool:
+    """Whether the file system at ``path`` is memory (tmpfs, ramfs); `False` where the platform cannot tell."""
+    return is_memory(list(parse_mounts(_read(proc / "self/mountinfo"))), os.stat(path).st_dev)
+
+
 def _rooms(path: str | os.PathLike[str], proc: Path) -> Iterator[int]:
     free = free_room(path)
     if free is not None:

@@ -93,11 +93,12 @@ class CachedFunction(Cached[P, R]):
         """
         drive(self._putting(results, self._signature.bind(args, kwargs), self._bound()), _as_they_are)
 
-    def cache_warm(self, *args: P.args, **kwargs: P.kwargs) -> int:
+    def cache_warm(self, *args: Any, **kwargs: Any) -> int:
         """Compute the items of a batch that have no entry, a part at a time; returns how many that were.
 
         The batch may be any iterable, of any length: it is taken in parts of 1,000, or of ``batch_size`` where that is
         more, in constant memory. Each part is stored when it is done, so what is stopped goes on where it was.
+        (Type checkers do not check the arguments: a stream is no list, which the function asks for.)
         """
         bound = self._signature.bind(args, kwargs)
         computed = 0
@@ -188,7 +189,7 @@ class AsyncCachedFunction(Cached[P, R]):
         """Store ``results`` for the items of a batch: see `CachedFunction.cache_put`."""
         await drive_async(self._putting(results, self._signature.bind(args, kwargs), await self._ready()), _as_awaited)
 
-    async def cache_warm(self, *args: P.args, **kwargs: P.kwargs) -> int:
+    async def cache_warm(self, *args: Any, **kwargs: Any) -> int:
         """Compute the items of a batch of any length that have no entry: see `CachedFunction.cache_warm`."""
         bound = self._signature.bind(args, kwargs)
         computed = 0

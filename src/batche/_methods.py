@@ -95,7 +95,7 @@ class CachedMethod(_Method[Q, R]):
         """Store ``results`` for the items of a batch."""
         self.__func__.cache_put(results, self.__self__, *args, **kwargs)
 
-    def cache_warm(self, *args: Q.args, **kwargs: Q.kwargs) -> int:
+    def cache_warm(self, *args: Any, **kwargs: Any) -> int:
         """Compute the items of a batch of any length that have no entry; returns how many that were."""
         computed: int = self.__func__.cache_warm(self.__self__, *args, **kwargs)
         return computed
@@ -132,7 +132,7 @@ class AsyncCachedMethod(_Method[Q, R]):
         """Store ``results`` for the items of a batch."""
         await self.__func__.cache_put(results, self.__self__, *args, **kwargs)
 
-    async def cache_warm(self, *args: Q.args, **kwargs: Q.kwargs) -> int:
+    async def cache_warm(self, *args: Any, **kwargs: Any) -> int:
         """Compute the items of a batch of any length that have no entry; returns how many that were."""
         computed: int = await self.__func__.cache_warm(self.__self__, *args, **kwargs)
         return computed

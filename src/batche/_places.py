@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from batche._capacity import free_room
+from batche._trouble import PASSING, store_error
 from batche.errors import StoreError
 
 if sys.platform != "win32":
@@ -154,6 +155,8 @@ def in_a_root(name: str, make: Callable[[Path], Made]) -> Made:
         try:
             return make(root / name)
         except OSError as error:
+            if error.errno in PASSING:
+                raise  # of this process, not of the directory
             problems.append(str(error))
     raise StoreError(name, f"no directory takes it ({'; '.join(problems)}): set TMPDIR, or give store= a path")
 
@@ -283,8 +286,7 @@ def as_store_error(store: str) -> Generator[None, None, None]:
     except StoreError:
         raise
     except OSError as error:
-        problem = f"its directory cannot be made or used ({error}): make room or give leave, or choose another"
-        raise StoreError(store, problem) from error
+        raise store_error(store, error) from error
 
 
 def require_locks(store: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Final, Protocol
 from weakref import WeakSet
 
+from batche._trouble import PASSING, store_error
+
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
 
 
@@ -20,12 +24,19 @@ def boot_ns() -> int:
     return time.clock_gettime_ns(_BOOT_CLOCK)
 
 
+@functools.cache
 def boot_identity() -> int:
-    """A number that tells one boot of this host from another; always the same where the platform cannot tell."""
+    """A number that tells one boot of this host from another; always the same where the platform cannot tell.
+
+    Raises:
+        StoreError: it cannot be read now; to take that for another boot would cost every entry.
+    """
     try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:  # text would import a codec: not fork-safe
+        with open(_BOOT_ID, "rb") as file:  # text would import a codec: not fork-safe
             return int(file.read().replace(b"-", b""), 16) >> 65 | 1
-    except OSError:
+    except OSError as error:
+        if error.errno in PASSING:
+            raise store_error(_BOOT_ID, error) from error
         return 1
 
 

@@ -211,15 +211,26 @@ def _make(path: Path) -> RuntimePlace | None:
     """A place appears whole and with a member in it: it is prepared beside its path, then renamed."""
     prepared = _beside(path)
     try:
-        os.mkdir(prepared, 0o700)
-        os.close(os.open(prepared / LOCK_FILE, os.O_CREAT | os.O_EXCL, 0o600))
-        descriptor = _hold(prepared, fcntl.LOCK_SH)
+        descriptor = _prepare(prepared)
         if descriptor is None:
             return None
         _install(prepared, path, descriptor)
     except FileNotFoundError:
         return None  # a starter of another tree took it for a leftover, before it was locked
     return RuntimePlace(path, descriptor)
+
+
+def _prepare(path: Path) -> int | None:
+    """Make the directory of a place and hold its lock; where that fails, nothing is left, even without descriptors."""
+    os.mkdir(path, 0o700)
+    try:
+        os.close(os.open(path / LOCK_FILE, os.O_CREAT | os.O_EXCL, 0o600))
+        return _hold(path, fcntl.LOCK_SH)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.joinpath(LOCK_FILE).unlink(missing_ok=True)
+            path.rmdir()
+        raise
 
 
 def _install(prepared: Path, path: Path, descriptor: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from tests.faults._recount import readers, recount
+from tests.faults._recount_open import readers, recount
 from tests.faults._report import Report
 from tests.processes._tools import Scene, exit_status, fork, until
 from tests.processes.programs import scenes

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults._journal import Line
-from tests.faults._recount import lock_holders, readers, recount
+from tests.faults._recount_open import lock_holders, readers, recount
 from tests.faults._report import Report
 from tests.faults.programs.storms import Plan, Worker, answer, batch_of, quietly
 from tests.processes._tools import until

@@ -1,110 +1,144 @@
-"""A full recount of an LMDB store: what is written record by record, against what the store says of itself.
+"""A count of all that is in an environment, made by walking its records, to be compared with what the store says of it.
 
-Unlike the recount of `tests.stores._driving` it holds after a writer was killed at any instruction. What a crash
-may leave behind is told apart from what it may not: a tick or a generation of the slot table may be ahead of its
-record, which costs recency and near hits; a record, a count or a slot may never be lost.
+It opens the environment by itself, so it is for a process that has it not open: an actor of its own, say.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batche.stores.lmdb import LmdbStore, records, slots
-from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, OVERHEAD_BYTES, SLOT
+import lmdb
 
-Records = dict[bytes, dict[bytes, bytes]]
+from batche._types import KEY_BYTES, NAMESPACE_BYTES
+from batche.stores.lmdb import records
+from batche.stores.lmdb.slots import DOMAIN, FREE, Slots
+
+_TOGETHER = bytes(NAMESPACE_BYTES)
+"""The domain of a store whose limits count all namespaces as one."""
 
 
 @dataclass
 class Recount:
-    """What was found. ``wrong`` says what does not add up."""
+    """What is in one environment. ``faults`` says, in words, all that contradicts something else."""
 
-    entries: int = 0
-    bytes: int = 0
+    entries: Counter[bytes] = field(default_factory=Counter)
+    """By domain."""
+    bytes: Counter[bytes] = field(default_factory=Counter)
+    """By domain, as `records.size_of` counts them."""
     claims: int = 0
     free_slots: int = 0
-    wrong: list[str] = field(default_factory=list)
+    readers: int = 0
+    """Reader slots in use, dead processes' ones not among them."""
+    faults: list[str] = field(default_factory=list)
 
 
-def recount(store: LmdbStore) -> Recount:
-    """Read everything that is written in the environment of ``store``, in one transaction, and add it up.
-
-    Nobody may write meanwhile: the slot table is compared as well, which belongs to no snapshot.
-    """
-    found = Recount()
-    kinds = _records(store)
-    used = _entries(store, kinds, found)
-    _slots(store, kinds, used, found)
-    found.claims = len(kinds.get(CLAIM, {}))
-    return found
-
-
-def _records(store: LmdbStore) -> Records:
-    everything: list[tuple[bytes, bytes]] = store._opened.lmdb.read(lambda transaction: [*transaction.cursor()])
-    kinds: Records = {}
-    for name, raw in everything:
-        kinds.setdefault(name[:1], {})[name[1:]] = raw
-    return kinds
+def recount(environment: Path) -> Recount:
+    """Walk all records of the environment in the directory ``environment``."""
+    env = lmdb.open(str(environment), map_size=1 << 30, create=False, max_readers=1022, lib_version=0)
+    try:
+        env.reader_check()
+        counted = Recount(readers=len(env.readers().splitlines()) - 1 if "pid" in env.readers() else 0)
+        with env.begin() as transaction:
+            found = dict(transaction.cursor())
+    finally:
+        env.close()
+    _count_entries(found, counted)
+    _compare_domains(found, counted)
+    _check_slots(found, Slots(environment), counted)
+    counted.claims = sum(key.startswith(records.CLAIM) for key in found)
+    return counted
 
 
-def _entries(store: LmdbStore, kinds: Records, found: Recount) -> dict[int, bytes]:
-    """Which key has which slot; entries and bytes of each domain are compared with what its record says."""
-    entries, sizes, used = Counter[bytes](), Counter[bytes](), dict[int, bytes]()
-    for name, raw in kinds.get(ENTRY, {}).items():
+def recount_place(place: Path) -> list[str]:
+    """The faults of every environment of a place."""
+    environments = sorted(path.parent for path in place.glob("*/format"))
+    return [f"{path.name}: {fault}" for path in environments for fault in recount(path).faults]
+
+
+def _records(found: dict[bytes, bytes], kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return ((key[len(kind) :], value) for key, value in found.items() if key.startswith(kind))
+
+
+def _domain_of(found: dict[bytes, bytes], key: bytes) -> bytes:
+    return _TOGETHER if records.DOMAIN + _TOGETHER in found else key[:NAMESPACE_BYTES]
+
+
+def _count_entries(found: dict[bytes, bytes], counted: Recount) -> None:
+    slots: dict[int, bytes] = {}
+    generation, _ = records.unpack_global(found.get(records.GLOBAL), 0)
+    for key, raw in _records(found, records.ENTRY):
         record = records.unpack_record(raw)
-        if record is None:
-            found.wrong.append(f"the entry of {name.hex()} is not whole")
+        if record is None or len(key) != KEY_BYTES:
+            counted.faults.append(f"the entry {key.hex()} is not whole")
             continue
-        if record.slot in used:
-            found.wrong.append(f"slot {record.slot} belongs to two entries")
-        used[record.slot] = name
-        domain = store._upkeep.domain(name[:8])
-        entries[domain] += 1
-        sizes[domain] += records.size_of(len(raw) - OVERHEAD_BYTES)
-    for name in {*kinds.get(DOMAIN, {}), *entries}:
-        counted = records.unpack_domain(kinds.get(DOMAIN, {}).get(name))
-        if (counted.entries, counted.bytes) != (entries[name], sizes[name]):
-            found.wrong.append(f"{counted} where there are {entries[name]} entries of {sizes[name]} bytes")
-    found.entries, found.bytes = entries.total(), sizes.total()
-    return used
+        domain = _domain_of(found, key)
+        counted.entries[domain] += 1
+        counted.bytes[domain] += records.size_of(len(record.value))
+        if slots.setdefault(record.slot, key) != key:
+            counted.faults.append(f"two entries have slot {record.slot}")
+        if found.get(records.pack_slot(record.slot)) != key:
+            counted.faults.append(f"slot {record.slot} does not lead to its entry {key.hex()}")
+        if records.FREE + records.pack_index(record.slot) in found:
+            counted.faults.append(f"slot {record.slot} is free and has an entry")
+        if record.generation >= generation:
+            counted.faults.append(f"the entry {key.hex()} is of a generation that was never given")
 
 
-def _slots(store: LmdbStore, kinds: Records, used: dict[int, bytes], found: Recount) -> None:
-    """Each slot ever handed out is an entry's, which can be evicted by it, or free; none is both or neither."""
-    words = store._opened.slots.refresh()
-    for slot, name in used.items():
-        if kinds[SLOT].get(records.pack_index(slot)) != name:
-            found.wrong.append(f"slot {slot} does not lead to its entry")
-        if not 0 < words[slot] < slots.FREE:
-            found.wrong.append(f"the entry of slot {slot} can never be evicted: its tick is {words[slot]}")
-        if words[slot + slots.DOMAIN] != int.from_bytes(store._upkeep.domain(name[:8]), "big"):
-            found.wrong.append(f"the entry of slot {slot} is found under another domain")
-    free = {records.unpack_index(name) for name in kinds.get(FREE, {})}
-    _, fresh = records.unpack_global(kinds.get(GLOBAL, {}).get(b""), store._opened.slots.first)
-    allotted = {slot for chunk, _, _ in store._opened.slots.chunks() for slot in chunk if slot < fresh}
-    if free & used.keys():
-        found.wrong.append(f"{len(free & used.keys())} slots are free and in use")
-    if allotted != free | used.keys():
-        found.wrong.append(f"{len(allotted - free - used.keys())} slots are neither free nor in use")
-    found.free_slots = len(free)
+def _compare_domains(found: dict[bytes, bytes], counted: Recount) -> None:
+    written = {key: records.unpack_domain(raw) for key, raw in _records(found, records.DOMAIN)}
+    for key in written.keys() | counted.entries.keys():
+        domain = written.get(key, records.Domain())
+        if (domain.entries, domain.bytes) != (counted.entries[key], counted.bytes[key]):
+            counted.faults.append(
+                f"domain {key.hex()} says {domain.entries} entries of {domain.bytes} bytes, "
+                f"and has {counted.entries[key]} of {counted.bytes[key]}"
+            )
 
 
-def readers(store: LmdbStore) -> set[int]:
-    """The processes that have a place in LMDB's table of readers; the heading of its listing has no number."""
-    rows = store._opened.lmdb._handle().readers().splitlines()
-    return {int(row.split()[0]) for row in rows if row.split() and row.split()[0].isdigit()}
+def _check_slots(found: dict[bytes, bytes], slots: Slots, counted: Recount) -> None:
+    """Each entry has a tick and its domain in the table, and each slot below the first fresh one is used or free."""
+    words = slots.refresh()
+    used = set()
+    for key, raw in _records(found, records.ENTRY):
+        slot = records.slot_of(raw)
+        if slot is None or slot + DOMAIN >= len(words):
+            counted.faults.append(f"the entry {key.hex()} has no slot in the table")
+            continue
+        used.add(slot)
+        if not 0 < words[slot] < FREE:
+            counted.faults.append(f"slot {slot} has an entry and the tick {words[slot]}")
+        if words[slot + DOMAIN] != int.from_bytes(_domain_of(found, key), "big") and not _is_of_all(found):
+            counted.faults.append(f"slot {slot} is of another domain than its entry")
+    free = {records.unpack_index(key) for key, _ in _records(found, records.FREE)}
+    counted.free_slots = len(free)
+    _, fresh = records.unpack_global(found.get(records.GLOBAL), slots.first)
+    given = [slot for words_of_chunk, _, _ in slots.chunks() for slot in words_of_chunk if slot < fresh]
+    lost = len(set(given) - used - free)
+    if lost:
+        counted.faults.append(f"{lost} slots are neither free nor of an entry")
 
 
-def lock_holders(place: Path) -> set[int]:
-    """The processes that hold a lock on any file of a place."""
-    files = {(os.stat(path).st_dev, os.stat(path).st_ino) for path in place.rglob("*")}
-    holders = set()
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.replace("-> ", "").split()
-        major, minor, inode = fields[5].split(":")
-        if (os.makedev(int(major, 16), int(minor, 16)), int(inode)) in files:
-            holders.add(int(fields[4]))
-    return holders
+def _is_of_all(found: dict[bytes, bytes]) -> bool:
+    return records.DOMAIN + _TOGETHER in found
+
+
+def ghosts(environment: Path) -> int:
+    """Slots whose tick says that they have an entry, and which have none: left by transactions that were not committed.
+
+    Only a process that died inside a transaction may leave some; whoever evicts next passes them over.
+    """
+    env = lmdb.open(str(environment), map_size=1 << 30, create=False, max_readers=1022, lib_version=0)
+    try:
+        with env.begin() as transaction:
+            found = dict(transaction.cursor())
+    finally:
+        env.close()
+    used = {records.slot_of(raw) for _, raw in _records(found, records.ENTRY)}
+    return sum(0 < tick < FREE and slot not in used for _, slot, tick in _ticks(Slots(environment)))
+
+
+def _ticks(slots: Slots) -> Iterator[tuple[int, int, int]]:
+    return ((0, slot, tick) for chunk, ticks, _ in slots.chunks() for slot, tick in zip(chunk, ticks, strict=True))

@@ -67,6 +67,14 @@ def test_a_victim_that_was_used_since_the_scan_is_passed_over(table: Slots) -> N
     assert candidates.pop() == taken[1]
 
 
+def test_a_use_that_a_slow_reader_noted_after_the_scan_counts_by_its_moment(table: Slots) -> None:
+    taken = fill(table, 10)
+    candidates = Candidates(table, None)
+    candidates.refill()
+    table.words[taken[0]] = table.words[taken[4]]
+    assert drain(candidates) == [*taken[1:4], taken[0], *taken[4:]]
+
+
 def test_a_large_table_yields_its_oldest_eighth_or_so(table: Slots) -> None:
     taken = fill(table, 10_000)
     candidates = Candidates(table, DOMAIN)

@@ -257,6 +257,27 @@ def test_the_claims_of_a_killed_process_are_swept_and_taken_over(tmp_path: Path)
     assert store.stats(NAMESPACE).takeovers == 1
 
 
+def write(store: LmdbStore) -> bool:
+    """Be a writer, without a claim that could end."""
+    return store.delete([key(999)]) == 0
+
+
+def mourn(store: LmdbStore) -> None:
+    """Be the writer that finds out who died, and no writer after that."""
+    wait_until(lambda: write(store) and store._opened.slots.mourning, "the sweep that mourns")
+
+
+def test_the_claims_of_the_dead_are_swept_by_whoever_writes_after_they_were_mourned(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    with server(make_store, tmp_path / "s") as owner, server(make_store, tmp_path / "s") as mourner:
+        owner.do(claim, new_call(), [1, 2, 3])
+        owner.kill()
+        mourner.do(mourn)
+        assert len(claims_of(store)) == 3
+        wait_until(lambda: write(store) and not claims_of(store), "the sweep of what was mourned", seconds=10)
+        assert store._opened.slots.to_sweep() is None
+
+
 def claim_there(store: LmdbStore, numbers: Sequence[int]) -> None:
     call = new_call()
     assert claim(store, call, numbers) == numbers

@@ -76,9 +76,9 @@ def test_a_sweep_that_is_rolled_back_is_done_again(tmp_path: Path) -> None:
     store.release(call)
 
     def fail(_: Writing) -> None:
-        raise InterruptedError
+        raise ZeroDivisionError
 
-    with pytest.raises(OSError, match="InterruptedError"):
+    with pytest.raises(ZeroDivisionError):
         store._upkeep.write(NAMESPACE, fail)
     assert len(claims_of(store)) == 3
     assert write(store) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from batche import cache_batch_variable
 from batche.errors import StoreError
-from tests.faults._recount import Recount, recount
+from tests.faults._recount_open import Recount, recount
 from tests.processes._tools import Scene
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import Behaviour, function

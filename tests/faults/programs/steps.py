@@ -13,7 +13,7 @@ from typing import Any, Final
 import batche
 from batche import cache_batch_variable
 from batche.stores.lmdb import sweeping
-from tests.faults._recount import recount
+from tests.faults._recount_open import recount
 from tests.faults.programs.storms import answer
 from tests.processes._tools import until
 

@@ -96,7 +96,7 @@ class Lanes:
         self._table.refresh()
         tokens = self._table.view[::LANE_WORDS].tolist()
         if 0 not in tokens:
-            self._table.grow(len(self._table))
+            self._table.grow(2 * len(self._table))
             return len(tokens)
         return tokens.index(0)
 

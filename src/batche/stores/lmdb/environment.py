@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -18,17 +20,21 @@ from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
+from batche.stores.lmdb.trouble import as_trouble
 from batche.stores.lmdb.words import allocate
 
 FORMAT: Final = 1
 """The version of all that is written in an environment's directory."""
 MAP_BYTES: Final = 64 << 30
 """Address space, not room: it is fixed at creation, because resizing a shared map breaks other processes."""
+LEAST_MAP_BYTES: Final = 1 << 20
+"""Where the address space has no room for a map of this size, the environment cannot be used."""
 READERS: Final = 1022
 """As many as fit in a lock file of `LOCK_BYTES`."""
 LOCK_BYTES: Final = 1 << 16
 _CLOSING: Final = 1.0
 """Seconds that an environment which nobody uses any more may take to be closed before it is opened again."""
+_FIRST_PAGES: Final = 2
 _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
 
@@ -100,29 +106,19 @@ class Environment:
         deadline = time.monotonic() + _CLOSING
         while True:
             try:
-                self._env = env = GATE.through(self._opened, size)
-            except lmdb.MemoryError:
-                size //= 2  # an address space limit (ulimit -v); what is there still has to fit
+                self._env = env = GATE.through(_opened, self.path, size, self.durable)
             except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
                 if "already open" not in str(error) or time.monotonic() > deadline:
-                    raise self._trouble(error) from error
+                    raise as_trouble(self.path, error) from error
                 time.sleep(_FIRST_TRY)  # another thread has just dropped the last use of it, and is closing it
             else:
-                return env
+                return self._taken_up(env)
 
-    def _opened(self, size: int) -> lmdb.Environment:
-        env = lmdb.open(
-            str(self.path),
-            map_size=size,
-            create=True,
-            mode=0o600,
-            sync=self.durable,
-            metasync=self.durable,
-            max_readers=READERS,
-            max_spare_txns=0,
-            lib_version=0,
-        )
-        env.reader_check()
+    def _taken_up(self, env: lmdb.Environment) -> lmdb.Environment:
+        """``env``, which was just opened, with what is to be known of it."""
+        with self._errors():
+            self._map_bytes = GATE.through(env.info)["map_size"]
+            GATE.through(env.reader_check)
         self.epoch_read = _NONE_READ
         return env
 
@@ -130,10 +126,12 @@ class Environment:
         """What was written down when the environment was made."""
         try:
             about: dict[str, Any] = json.loads((self.path / "format").read_bytes())
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise StoreError(
                 str(self.path), f"is not a store, or is damaged ({error}); delete the directory"
             ) from error
+        except OSError as error:
+            raise as_trouble(self.path, error) from error
         if about.get("format") != FORMAT:
             raise StoreError(str(self.path), f"was written by another version of batche (format {about.get('format')})")
         return about
@@ -147,15 +145,12 @@ class Environment:
         with self._opening:
             return self._env or self._open()
 
-    def _trouble(self, error: Exception) -> StoreError:
-        return StoreError(str(self.path), f"{type(error).__name__}: {error}")
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
-            raise error if isinstance(error, StoreError) else self._trouble(error) from error
+            raise as_trouble(self.path, error) from error
 
     def read(self, body: Callable[..., T], *arguments: Any) -> T:
         """Run ``body(*arguments, transaction)`` in a read transaction. Waits for no writer."""
@@ -163,19 +158,48 @@ class Environment:
         try:
             return GATE.through(_read, env, body, arguments)
         except lmdb.ReadersFullError:
+            self.check_readers()
             with self._errors():
-                GATE.through(env.reader_check)
                 return GATE.through(_read, env, body, arguments)
         except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
             if self._env is env or not isinstance(error, lmdb.Error):
-                raise self._trouble(error) from error
+                raise as_trouble(self.path, error) from error
             with self._errors():  # it was closed beside this call
                 return GATE.through(_read, self._handle(), body, arguments)
 
-    def write(self, body: Callable[[Transaction], T], *, after: Callable[[T], object], patience: float = PATIENCE) -> T:
+    def empty_bytes(self) -> int:
+        """The bytes of the file that nothing is in: what a transaction may use without making it grow."""
+        env = self._handle()
+        with self._errors():
+            stat = GATE.through(env.stat)
+            size = os.stat(self.path / "data.mdb").st_size
+        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + _FIRST_PAGES
+        return int(size - used * stat["psize"])
+
+    def map_bytes_left(self) -> int:
+        """By how many bytes the file may grow before the map is full."""
+        self._handle()
+        with self._errors():
+            return self._map_bytes - os.stat(self.path / "data.mdb").st_size
+
+    def check_readers(self) -> None:
+        """Free the reader slots of the dead, and so the pages that these keep from being used again."""
+        env = self._handle()
+        with self._errors():
+            GATE.through(env.reader_check)
+
+    def write(
+        self,
+        body: Callable[[Transaction], T],
+        *,
+        after: Callable[[T], object],
+        undo: Callable[[], object] = lambda: None,
+        patience: float = PATIENCE,
+    ) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
 
-        ``after`` is called with what it returned once that is committed, and before another writer's turn.
+        ``after`` is called with what it returned once that is committed, or ``undo`` once it is known that nothing
+        was, and before another writer's turn. `StoreFullError`: there is no room for what was to be written.
         """
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
@@ -184,7 +208,7 @@ class Environment:
             try:
                 try:
                     self._take(turn, patience)
-                    result = GATE.through(_write, self._handle(), body)
+                    result = GATE.through(_write, self._handle(), body, undo)
                     after(result)
                     return result
                 finally:
@@ -221,12 +245,6 @@ class Environment:
             time.sleep(delay)
             delay = min(2 * delay, _LAST_TRY)
 
-    def check_readers(self) -> None:
-        """Free the places of readers that were killed: one in a read keeps every page that is freed after it."""
-        env = self._handle()
-        with self._errors():
-            GATE.through(env.reader_check)
-
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
         env = self._handle()
@@ -249,13 +267,41 @@ def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, .
         transaction.abort()  # what `with` does for a read, at a twentieth less of a hit
 
 
-def _write(env: lmdb.Environment, body: Callable[[Transaction], T]) -> T:
-    with env.begin(write=True) as transaction:
-        return body(transaction)
+def _write(env: lmdb.Environment, body: Callable[[Transaction], T], undo: Callable[[], object]) -> T:
+    number = 0
+    try:
+        with env.begin(write=True) as transaction:
+            number = transaction.id()
+            return body(transaction)
+    except BaseException:
+        if number > env.info()["last_txnid"]:  # else an interrupt came when it was committed already
+            undo()
+        raise
 
 
 def _is_mine(turn: Any) -> bool:
     return bool(turn._is_owned())  # as Condition does
+
+
+def _opened(path: Path, size: int, durable: bool) -> lmdb.Environment:
+    """The environment in ``path`` with a map of ``size`` bytes, or of what the address space takes (ulimit -v)."""
+    while True:
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=size,
+                create=True,
+                mode=0o600,
+                sync=durable,
+                metasync=durable,
+                max_readers=READERS,
+                max_spare_txns=0,
+                lib_version=0,
+            )
+        except lmdb.MemoryError:
+            size //= 2  # LMDB takes the size of what is there already where that is more
+            if size < LEAST_MAP_BYTES:
+                raise
 
 
 def make(path: Path, **about: Any) -> None:
@@ -266,9 +312,28 @@ def make(path: Path, **about: Any) -> None:
     try:
         allocate(path / "lock.mdb", LOCK_BYTES)
         allocate(path / "gate", 1)
-        written = json.dumps({"format": FORMAT, "map_size": MAP_BYTES, **about})
+        size = _make_data(path, about.pop("map_size", MAP_BYTES))
         draft = path / "format.new"
-        draft.write_text(written)
+        draft.write_text(json.dumps({"format": FORMAT, "map_size": size, **about}))
         draft.rename(path / "format")
-    except OSError as error:
-        raise StoreError(str(path), f"cannot be made: {error}") from error
+    except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
+        raise as_trouble(path, error) from error
+
+
+def _make_data(path: Path, size: int) -> int:
+    """Have LMDB write its first pages; the bytes of map that there is address space for.
+
+    A file that a full file system cut short within these pages could be neither opened nor mended.
+    """
+    data = path / "data.mdb"
+    with suppress(FileNotFoundError):
+        if data.stat().st_size < _FIRST_PAGES * mmap.PAGESIZE:
+            data.unlink()
+    return GATE.through(_map_bytes_of_new, path, size)
+
+
+def _map_bytes_of_new(path: Path, size: int) -> int:
+    env = _opened(path, size, False)
+    found: int = env.info()["map_size"]
+    env.close()
+    return found

@@ -2,13 +2,15 @@
 
 A scan takes the slots whose ticks are below a threshold, oldest first. Ticks only grow, and whatever the scan did
 not take is younger than all it took; so a candidate whose tick is the same when it is evicted *is* the least
-recent, and one whose tick has changed is passed over. Exact, with no write on a hit.
+recent, and one whose tick has changed goes back in line, or is passed over where it is younger than the threshold by
+now. Exact, with no write on a hit.
 
 A threshold comes from a sample of the ticks, so a scan reads the table once and sorts only what it took.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
@@ -27,19 +29,35 @@ class Candidates:
     def __init__(self, slots: Slots, domain: int | None) -> None:
         self._slots = slots
         self._domain = domain
-        self._queue: deque[tuple[int, int]] = deque()
+        # What the last scan did not take is younger than the first; the second is what is left of what it took. One
+        # attribute, because another thread may refill while one evicts.
+        self._found: tuple[int, deque[tuple[int, int]]] = 0, deque()
+        self._taken: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._found[1])
 
     def pop(self) -> int | None:
         """The least recently used slot, as far as the last scan can tell; `None` where a new scan is needed."""
-        words, queue = self._slots.words, self._queue
+        words, (latest, queue) = self._slots.words, self._found
         while queue:
             tick, slot = queue.popleft()
-            if words[slot] == tick:
+            now = words[slot]
+            if now == tick:
+                self._taken.append((tick, slot))
                 return slot
+            if now <= latest:  # a slow reader's use: its moment may be older than that of other candidates
+                insort(queue, (now, slot))
         return None
+
+    def settle(self) -> None:
+        """Those taken are gone: their removal is committed."""
+        self._taken.clear()
+
+    def put_back(self) -> None:
+        """Those taken are the oldest still: their removal was not committed."""
+        self._found[1].extendleft(reversed(self._taken))
+        self._taken.clear()
 
     def refill(self) -> None:
         """Scan the table. Takes no lock.
@@ -47,7 +65,9 @@ class Candidates:
         It takes nothing that was stored since it began: that may be older than what is stored while it goes on.
         """
         begun = self._slots.tick()
-        self._queue = self._scan(min(self._threshold(), begun)) or self._scan(begun)
+        latest = min(self._threshold(), begun)
+        found = self._scan(latest)
+        self._found = (latest, found) if found else (begun, self._scan(begun))
 
     def settled(self) -> Iterator[int]:
         """All slots, the least recently used first, as one scan under the writer's turn finds them.

@@ -27,6 +27,7 @@ class Following:
         self.call = call
         self.keys = keys[: MOST_KEYS if limit is None else min(MOST_KEYS, limit + _TRIED)]
         self.limit = limit
+        self.died = 0  # owners that claims were taken over from
         self.force = force
 
     def first(self, number: int) -> Following:

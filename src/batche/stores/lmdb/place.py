@@ -26,6 +26,7 @@ from batche.stores.lmdb import counts, environment, slots, workers
 from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.gate import BOUND
+from batche.stores.lmdb.relief import take_ballast
 
 _FRESH: Final = 1.0
 """Seconds for which what is free on the file system is taken to be the same."""
@@ -74,7 +75,7 @@ class Place:
     def environment(self, name: str, /, *, durable: bool = False, **about: Any) -> OpenEnvironment:
         """The environment in the sub-directory ``name``, made if it is not there. ``about`` is written down then."""
         path = self.path / name
-        with _REGISTRY.lock:
+        with _REGISTRY.lock, as_store_error(str(path)):
             _prepare(path, self.path, lambda: _make_environment(path, about))
             found = _REGISTRY.environments.get(_inode(path))
             if found is None:
@@ -109,7 +110,7 @@ class OpenEnvironment:
 
 def open_place(path: Path) -> Place:
     """The place in the directory ``path``, which is there: a runtime place that was removed is not made again here."""
-    with _REGISTRY.lock:
+    with _REGISTRY.lock, as_store_error(str(path)):
         _check_directory(path)
         _prepare(path, path, lambda: workers.new_table(path), made=path / "workers.lock")
         place = _REGISTRY.places.get(_inode(path))
@@ -162,4 +163,5 @@ def _is_file(path: Path) -> bool:
 def _make_environment(path: Path, about: dict[str, Any]) -> None:
     slots.new_table(path)
     counts.new_table(path)
+    take_ballast(path)
     environment.make(path, **about)

@@ -23,6 +23,11 @@ _BYTES_A_KEY: Final = 24 * 4096
 that holds no more than this for each key of a transaction would have a file of many times its bytes."""
 _LEAST_KEYS: Final = 16
 """Keys of one transaction in the smallest store."""
+_CRAMPED_KEYS: Final = 4
+_CRAMPED_BYTES: Final = 128 << 10
+"""Keys and bytes of one transaction where room is short: each key needs some pages until two transactions later."""
+_ROOM_A_KEY: Final = 16 * 4096
+"""Room for each key of a transaction: of what is there, most has to be left for those that follow."""
 
 
 class Putting:
@@ -37,8 +42,9 @@ class Putting:
     ) -> None:
         self.call = call
         self.scarce = False
-        self.kept: set[Key] = set()
-        self.too_large: set[Key] = set()
+        self.room: int | None = None
+        self.kept: list[Key] = []
+        self.too_large: list[Key] = []
         self.done = False
         self.needs_victims = False
         self.evicted_by_default = False
@@ -49,6 +55,33 @@ class Putting:
         self._largest = max((records.size_of(len(value)) for _, value in entries), default=0)
         self._stored = 0
         self._hunts = 0
+        self._cramped = False
+        self._mark = self._progress()
+
+    def _progress(self) -> tuple[list[tuple[Key, Any]], int, int, int, int]:
+        return self._entries, self._stored, len(self.kept), len(self.too_large), self._hunts
+
+    def undo(self) -> None:
+        """Go back to what it was before the last `store`, which was not committed, and try less from now on."""
+        self._entries, self._stored, kept, too_large, self._hunts = self._mark
+        del self.kept[kept:], self.too_large[too_large:]
+        self.done = self.needs_victims = False
+        self._cramped = True
+
+    @property
+    def need(self) -> int:
+        """The bytes that the next transaction stores, at the most."""
+        keys, size = self._most()
+        return max(self._largest, min(keys * self._largest, size))
+
+    def _most(self) -> tuple[int, int]:
+        """The keys and bytes of one transaction: what was written when it ends must be few of the pages there are."""
+        if self._cramped:
+            return _CRAMPED_KEYS, _CRAMPED_BYTES
+        if self.room is None:
+            return MOST_KEYS, MOST_BYTES
+        keys = (self.room - _CRAMPED_BYTES) // _ROOM_A_KEY
+        return max(_CRAMPED_KEYS, min(MOST_KEYS, keys)), max(_CRAMPED_BYTES, min(MOST_BYTES, self.room // 8))
 
     @property
     def rest(self) -> int:
@@ -60,6 +93,7 @@ class Putting:
 
         The last transaction ends the claims of the keys that have no entry to store.
         """
+        self._mark = self._progress()
         epoch = totals.read_epoch(writing.transaction, self.call.namespace)
         mine = self._claims.bytes_of(self.call, epoch)
         self._begin(writing, mine)
@@ -74,7 +108,7 @@ class Putting:
                 writing.transaction.put(CLAIM + key, mine)
             return
         writing.add_all(keys, values, writing.slots.tick(), time.time_ns(), epoch)
-        self.kept.update(keys)
+        self.kept += keys
         self._stored += len(part)
         self.done = self._stored == len(self._entries)
         if self.done:
@@ -103,16 +137,17 @@ class Putting:
         fits = [records.size_of(len(value)) <= self.most_bytes for _, value in self._entries]
         for (key, _), fit in zip(self._entries, fits, strict=True):
             if not fit and take_claim(writing.transaction, key, mine):
-                self.too_large.add(key)
+                self.too_large.append(key)
         stored = self._stored
         self._entries = [entry for entry, fit in zip(self._entries[stored:], fits[stored:], strict=True) if fit]
         self._stored = 0
 
     def _next_part(self) -> list[tuple[Key, Any]]:
         """As many of the remaining entries as one transaction and the store may hold."""
-        most = min(MOST_KEYS, max(_LEAST_KEYS, self.most_bytes // _BYTES_A_KEY))
+        keys, size = self._most()
+        most = min(keys, max(_LEAST_KEYS, self.most_bytes // _BYTES_A_KEY))
         part = self._entries[self._stored : self._stored + most]
-        room = min(MOST_BYTES, self.most_bytes)
+        room = min(size, self.most_bytes)
         if self._largest * len(part) <= room:
             return part
         for number, size in enumerate(accumulate(records.size_of(len(value)) for _, value in part)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from batche._process import boot_ns
+from batche._trouble import StoreFullError
 from batche.stores.lmdb.words import WORD, Words, allocate
 
 CHUNK: Final = 1024
@@ -73,9 +74,22 @@ class Slots:
             words[slot + DOMAIN] = domain
             words[slot] = tick + number
 
+    def note(self, slot: int) -> tuple[int, int, int]:
+        """What `restore` takes to give ``slot`` back to the entry that it has now."""
+        words = self._table.view if slot + DOMAIN < len(self._table.view) else self.refresh()
+        return words[slot], words[slot + GENERATION], words[slot + DOMAIN]
+
+    def restore(self, slot: int, tick: int, generation: int, domain: int) -> None:
+        """After a removal that was not committed: the slot is its entry's again. A use since then stays noted."""
+        words = self._table.view
+        words[slot + GENERATION] = generation
+        words[slot + DOMAIN] = domain
+        if words[slot] == FREE:
+            words[slot] = tick
+
     def outdate(self, slot: int) -> None:
         """Before an entry goes: from now on nobody serves a decoded copy of it."""
-        words = self._table.view if slot < len(self._table.view) else self.refresh()
+        words = self._table.view if slot + GENERATION < len(self._table.view) else self.refresh()
         words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
 
     def free(self, slot: int) -> None:
@@ -98,17 +112,34 @@ class Slots:
         return slots, slot
 
     def ensure(self, slot: int) -> None:
-        """Make sure that ``slot`` is in the table, which doubles, by at most 64 chunks. Under the writer's lock."""
-        if slot >= len(self._table):
+        """Make sure that ``slot`` is in the table, which doubles, by at most 64 chunks. Under the writer's lock.
+
+        Where there is no room for that many, one has to do.
+        """
+        if slot >= self._whole():
             self._table.refresh()
-        if slot >= len(self._table):
-            chunks = (len(self._table) - HEADER_WORDS) // _CHUNK_WORDS
-            self._table.grow(min(chunks, 64) * _CHUNK_WORDS)
+        if slot >= self._whole():
+            chunks = self._chunks()
+            try:
+                self._grow(chunks + min(chunks, 64))
+            except StoreFullError:
+                self._grow(chunks + 1)
+
+    def _grow(self, chunks: int) -> None:
+        self._table.grow(HEADER_WORDS + chunks * _CHUNK_WORDS)
+
+    def _chunks(self) -> int:
+        """The number of whole chunks: a file system that filled up may have left a part of one more."""
+        return (len(self._table) - HEADER_WORDS) // _CHUNK_WORDS
+
+    def _whole(self) -> int:
+        """Where the last whole chunk ends."""
+        return HEADER_WORDS + self._chunks() * _CHUNK_WORDS
 
     def chunks(self) -> Iterator[tuple[range, list[int], list[int]]]:
         """The table piece by piece: slots, their ticks, their domains. Takes no lock; all may have changed since."""
         words = self.refresh()
-        for start in range(HEADER_WORDS, len(words), _CHUNK_WORDS):
+        for start in range(HEADER_WORDS, len(words) - _CHUNK_WORDS + 1, _CHUNK_WORDS):
             ticks = words[start : start + CHUNK].tolist()
             domains = words[start + DOMAIN : start + DOMAIN + CHUNK].tolist()
             yield range(start, start + CHUNK), ticks, domains

@@ -89,7 +89,6 @@ class LmdbStore:
         self._claims = Claims(opened)
         self._upkeep = Upkeep(opened, self._claims, stated, together=together)
         self._together = together
-        self._candidates: dict[bytes, Candidates] = {}
         self._told: set[bytes] = set()
         self._missed: reading.Missed | None = None  # by the last read of any thread
         self.wakeups = opened.wakeups
@@ -142,16 +141,21 @@ class LmdbStore:
     ) -> Sequence[Answer]:
         self._claims.begin(call)
         following = Following(call, keys, limit, force=force)
-        return self._upkeep.write(call.namespace, partial(self._claim, following))
+        answers = self._upkeep.write(call.namespace, partial(self._claim, following))
+        self._count_takeovers(following)
+        return answers
 
     def _claim(self, following: Following, writing: Writing) -> list[Answer]:
         """Claim keys in one transaction, each read again in it."""
         epoch = totals.read_epoch(writing.transaction, following.call.namespace)
         found = self._read_again(following, epoch, writing.transaction)
-        answers, died = self._claims.win(writing.transaction, following.first(len(found)), found, epoch)
-        if died:
-            self._opened.lanes.add(following.call.namespace, {"takeovers": died})
+        answers, following.died = self._claims.win(writing.transaction, following.first(len(found)), found, epoch)
         return answers
+
+    def _count_takeovers(self, following: Following) -> None:
+        """Once the claims are committed."""
+        if following.died:
+            self._opened.lanes.add(following.call.namespace, {"takeovers": following.died})
 
     def _read_again(self, following: Following, epoch: int, transaction: Transaction) -> Sequence[Entry | None]:
         """The entries of the first keys that follow by now, as many as one transaction may read.
@@ -189,12 +193,19 @@ class LmdbStore:
         answers: list[Answer] = []
         while not putting.done:
             with as_store_error(str(self._opened.path)):
-                putting.scarce = scarce(self._opened.path)
-            answers = self._upkeep.write(call.namespace, partial(self._put, putting, following, victims))
+                putting.scarce, putting.room = scarce(self._opened.path), self._upkeep.room()
+            answers = self._upkeep.write(
+                call.namespace,
+                partial(self._put, putting, following, victims),
+                undo=putting.undo,
+                need=putting.need,
+                room=putting.room,
+            )
             if putting.needs_victims:
                 victims.refill()
             elif attempt:
                 break
+        self._count_takeovers(following)
         self._tell_default_limit(call.namespace, putting)
         return Stored(frozenset(putting.kept), frozenset(putting.too_large), answers, putting.rest)
 
@@ -204,11 +215,7 @@ class LmdbStore:
         return self._claim(following, writing) if putting.done and following.keys else []
 
     def _victims(self, namespace: bytes) -> Candidates:
-        domain = self._upkeep.domain(namespace)
-        if domain not in self._candidates:
-            word = None if self._together else int.from_bytes(domain, "big")
-            self._candidates[domain] = Candidates(self._opened.slots, word)
-        return self._candidates[domain]
+        return self._upkeep.victims(namespace)
 
     def _tell_default_limit(self, namespace: bytes, putting: Putting) -> None:
         if putting.evicted_by_default and namespace not in self._told:

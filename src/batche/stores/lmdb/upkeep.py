@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 from batche._process import boot_identity
+from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
-from batche.stores.base import PATIENCE, StoreBusyError
+from batche.errors import StoreError
+from batche.stores.base import PATIENCE
 from batche.stores.lmdb import totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
+from batche.stores.lmdb.relief import BALLAST_BYTES, SHORT, Reserve, make_room
 from batche.stores.lmdb.sweeping import Pass, Sweep
 from batche.stores.lmdb.writing import Writing
 
@@ -27,6 +32,9 @@ _ALL: Final = bytes(NAMESPACE_BYTES)
 """The domain of a store whose limits count all namespaces together."""
 
 T = TypeVar("T")
+
+
+def _nothing() -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +73,96 @@ class Upkeep:
         self._together = together
         self._joined: set[bytes] = set()
         self._join_again = 0.0
+        self._candidates: dict[bytes, Candidates] = {}
+        self._reserve = Reserve(opened.lmdb)
+        self._hopeless_until = 0.0
 
     def domain(self, namespace: bytes) -> bytes:
         """What the limits of ``namespace`` count: itself, or the whole store."""
         return _ALL if self._together else namespace
 
-    def write(self, namespace: bytes, body: Callable[[Writing], T]) -> T:
-        """Run ``body`` in a write transaction, after joining, and with what is due for others."""
-        self.join(namespace)
-        if self._is_due():
-            self._bury(namespace)
-        return self.commit(namespace, body)
+    def victims(self, namespace: bytes) -> Candidates:
+        """What goes first where the entries that limits count with those of ``namespace`` are too many."""
+        domain = self.domain(namespace)
+        if domain not in self._candidates:
+            word = None if self._together else int.from_bytes(domain, "big")
+            self._candidates[domain] = Candidates(self._opened.slots, word)
+        return self._candidates[domain]
 
-    def commit(
-        self, namespace: bytes, body: Callable[[Writing], T], *, dead: Sequence[Lane] = (), patience: float = PATIENCE
+    def write(
+        self,
+        namespace: bytes,
+        body: Callable[[Writing], T],
+        *,
+        undo: Callable[[], object] = _nothing,
+        need: int = 0,
+        room: int | None = None,
     ) -> T:
-        """Run ``body`` in a write transaction; the lanes of the ``dead`` are folded in it and freed after it."""
-        opened, domain = self._opened, self.domain(namespace)
+        """Run ``body``, which stores about ``need`` bytes, after joining, and with what is due for others.
+
+        Where there is no room for it, entries are evicted and it is run once more; where ``room`` is short, more than
+        it stores are evicted before. ``undo`` is called after each transaction that was not committed.
+
+        Raises:
+            StoreFullError: there is no room for it all the same.
+        """
+        self.join(namespace)
+        dead: Sequence[Lane] = ()
+        if self._is_due():
+            self._reserve.take()
+            dead = self._find_dead()
+            self._opened.lmdb.check_readers()
+        if room is not None and room < SHORT and not self._is_hopeless():
+            self._make_room(namespace, need)
+        return self._with_room(namespace, need, partial(self._commit, namespace, body, undo=undo, dead=dead))
+
+    def commit(self, namespace: bytes, body: Callable[[Writing], T], *, dead: Sequence[Lane] = ()) -> T:
+        """The same once joined; the lanes of the ``dead`` are folded in it and freed after it."""
+        return self._with_room(namespace, 0, partial(self._commit, namespace, body, dead=dead))
+
+    def _with_room(self, namespace: bytes, need: int, attempt: Callable[[], T]) -> T:
+        """Make an attempt to write ``need`` bytes, and where there is no room for them another one, after evicting."""
+        try:
+            return attempt()
+        except StoreFullError:
+            if self._is_hopeless():
+                raise
+            self._make_room(namespace, max(need, BALLAST_BYTES // 2))
+            self._hopeless_until = time.monotonic() + ROUND
+            result = attempt()
+            self._hopeless_until = 0.0
+            return result
+
+    def room(self) -> int | None:
+        """The bytes that may be written at most, as far as that can be told; `None`: ample."""
+        return self._reserve.room()
+
+    def _is_hopeless(self) -> bool:
+        """Whether evicting has not helped: it is not tried again for a while, because each time costs entries."""
+        return time.monotonic() < self._hopeless_until
+
+    def _make_room(self, namespace: bytes, need: int) -> None:
+        self._hopeless_until = time.monotonic() + ROUND
+        self._opened.lmdb.check_readers()
+        make_room(partial(self._commit, namespace), self.victims(namespace), self._reserve, need)
+        self._hopeless_until = 0.0
+
+    def _commit(
+        self,
+        namespace: bytes,
+        body: Callable[[Writing], T],
+        *,
+        undo: Callable[[], object] = _nothing,
+        dead: Sequence[Lane] = (),
+        patience: float = PATIENCE,
+    ) -> T:
+        """One attempt; ``undo`` is called if it was not committed, before another writer's turn."""
+        opened, domain, victims = self._opened, self.domain(namespace), self.victims(namespace)
+        begun: list[Writing] = []
 
         def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane], Pass | None]:
             writing = Writing(transaction, opened.slots, domain)
+            begun.append(writing)
             swept = self._sweep.go_on(transaction)
             folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
             for lane in folded:
@@ -97,16 +175,26 @@ class Upkeep:
             for lane in done[2]:
                 opened.lanes.free(lane)
             self._sweep.committed(done[3])
+            victims.settle()
             opened.slots.committed()
 
-        return opened.lmdb.write(inside, after=after, patience=patience)[0]
+        def undone() -> None:
+            for writing in begun:
+                writing.undo()
+            victims.put_back()
+            undo()
+
+        return opened.lmdb.write(inside, after=after, undo=undone, patience=patience)[0]
 
     # ---- joining ----
 
-    def join(self, namespace: bytes, *, patience: float = PATIENCE) -> None:
-        """Before the first use of a namespace: state its limits, and have a lane to count in."""
+    def join(self, namespace: bytes) -> None:
+        """Before the first write of a namespace: state its limits, and have a lane to count in."""
         if namespace in self._joined and self._opened.lanes.has(namespace):
             return
+        self._with_room(namespace, 0, partial(self._join, namespace))
+
+    def _join(self, namespace: bytes, *, patience: float = PATIENCE) -> None:
         workers = self._opened.workers
         fallback = self._opened.default_limit()
         boot, row = boot_identity(), workers.row()
@@ -116,18 +204,21 @@ class Upkeep:
             self._opened.lanes.take(namespace, workers.token, row)
             writing.limits = self._stated.applied_to(writing.limits, fallback)
 
-        self.commit(namespace, body, dead=self._find_dead() if self._is_due() else (), patience=patience)
+        self._commit(namespace, body, dead=self._find_dead() if self._is_due() else (), patience=patience)
         self._joined.add(namespace)
 
     def join_if_free(self, namespace: bytes) -> None:
-        """Join before the first hit, unless a writer has been at it for long: a hit waits for nobody."""
+        """Join before the first hit, where that can be written and without a long wait: a hit needs no writing.
+
+        Until then what this process counts is kept in it.
+        """
         if namespace in self._joined and self._opened.lanes.has(namespace):
             return
         if time.monotonic() < self._join_again:
             return
         try:
-            self.join(namespace, patience=HASTE)
-        except StoreBusyError:
+            self._join(namespace, patience=HASTE)
+        except StoreError:
             self._join_again = time.monotonic() + ROUND
 
     def leave(self, namespace: bytes) -> bool:
@@ -159,9 +250,3 @@ class Upkeep:
             return []
         self._claims.suspect()
         return [lane for lane in lanes.all() if lane.token in tokens]  # read only now: they counted until they died
-
-    def _bury(self, namespace: bytes) -> None:
-        dead = self._find_dead()
-        self._opened.lmdb.check_readers()
-        if dead:
-            self.commit(namespace, lambda _: None, dead=dead)

@@ -73,10 +73,12 @@ class Words:
             self._map()
 
     def grow(self, words: int) -> None:
-        """Add ``words`` zero words at the end. The caller holds the writer's lock."""
-        self.refresh()
+        """Have at least ``words`` words, zero where they are new. The caller holds the writer's lock.
+
+        `StoreFullError`: there is no room for them; all that were there before are there still.
+        """
         with as_store_error(str(self.path)):
-            allocate(self.path, (len(self.view) + words) * WORD)
+            allocate(self.path, words * WORD)
         self._map()
 
 

@@ -127,7 +127,8 @@ class Workers:
                 self._rows.append(row)
                 self._free.extend(range(row * ROW_WORDS + FIRST_CALL, (row + 1) * ROW_WORDS))
                 return
-        raise StoreError(str(self._directory), f"has no room for another process: {ROWS} rows are in use")
+        problem = f"has no room for another process: {ROWS} rows are in use; give some of them a store= of their own"
+        raise StoreError(str(self._directory), problem)
 
     def _lock(self, row: int) -> bool:
         try:
@@ -176,7 +177,12 @@ class Workers:
         """Whether the kernel is taking the process apart: its lock may take half a second to drop, by its memory."""
         start = row * ROW_WORDS
         pid, started, namespace = (self._words[start + i] for i in (2, 3, 4))
-        return _LINUX and namespace == pid_namespace() and is_exiting(pid, started)
+        if not (_LINUX and started and namespace == pid_namespace()):
+            return False
+        try:
+            return is_exiting(pid, started)
+        except OSError:  # it cannot be looked at, for want of a descriptor say: then the lock alone tells
+            return False
 
     def close(self) -> None:
         """Leave: this process's rows become free, and its claims those of a dead owner."""
@@ -207,22 +213,33 @@ def pid_namespace() -> int:
 
 
 def _stat_fields(path: str) -> list[bytes] | None:
-    """The fields of a ``/proc`` stat file after the command's name, which may hold anything."""
+    """The fields of a ``/proc`` stat file after the command's name, which may hold anything; `None`: it is not there.
+
+    Raises:
+        OSError: it cannot be read, which says nothing of the process.
+    """
     try:
         with open(path, "rb") as file:  # text would import a codec, and a fork meanwhile hang
             return file.read().rpartition(b")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 
 def _start_time(pid: int) -> int:
     """When a process began, in clock ticks since boot; 0 where nobody can tell."""
-    fields = _stat_fields(f"/proc/{pid}/stat")
+    try:
+        fields = _stat_fields(f"/proc/{pid}/stat")
+    except OSError:
+        return 0
     return int(fields[_STARTED]) if fields else 0
 
 
 def is_exiting(pid: int, started: int) -> bool:
-    """Whether every task of process ``pid`` that began at ``started`` is exiting, or it is gone."""
+    """Whether every task of process ``pid`` that began at ``started`` is exiting, or it is gone.
+
+    Raises:
+        OSError: that cannot be told.
+    """
     fields = _stat_fields(f"/proc/{pid}/stat")
     if fields is None:
         return os.path.exists("/proc/self/stat")
@@ -239,7 +256,7 @@ def _tasks(pid: int) -> Iterator[list[bytes]]:
     """The stat fields of each task of a process that is still there."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return
     for task in tasks:
         fields = _stat_fields(f"/proc/{pid}/task/{task}/stat")

@@ -36,6 +36,8 @@ class Writing:
         self._allotted = records.unpack_global(transaction.get(GLOBAL), slots.first)
         self._generation, self._fresh = self._allotted
         self._freed: list[int] = []
+        self._filled: dict[int, int] = {}  # slots of new entries, and the ticks they were given
+        self._noted: dict[int, tuple[int, int, int]] = {}  # what was in the table of the entries removed
 
     # ---- entries ----
 
@@ -55,6 +57,7 @@ class Writing:
         if added < len(written):
             self._replace(zip(names, written, strict=True))
         cursor.putmulti(zip(map(pack_slot, slots), keys, strict=True))
+        self._filled.update(zip(slots, range(tick, tick + len(slots)), strict=True))
         self.slots.fill(slots, tick, generation, self._domain_word)
         self.entries += len(keys)
         self.bytes += sum(map(records.size_of, map(len, values)))
@@ -80,6 +83,8 @@ class Writing:
         self.entries -= 1
         self.bytes -= records.size_of(len(raw) - records.OVERHEAD_BYTES)
         if slot is not None:
+            if slot not in self._filled and slot not in self._noted:
+                self._noted[slot] = self.slots.note(slot)
             self.slots.outdate(slot)
             self._freed.append(slot)
 
@@ -127,6 +132,19 @@ class Writing:
         return slots
 
     # ---- the end ----
+
+    def touch(self) -> None:
+        """Change nothing, in a transaction that is committed all the same."""
+        self.transaction.put(GLOBAL, records.pack_global(*self._allotted))
+
+    def undo(self) -> None:
+        """Where nothing was committed: give each slot back to the entry that it still belongs to, or to none."""
+        words = self.slots.words
+        for slot, tick in self._filled.items():
+            if words[slot] == tick:
+                self.slots.free(slot)
+        for slot, noted in self._noted.items():
+            self.slots.restore(slot, *noted)
 
     def forget(self) -> None:
         """Remove the domain, which has no entries left."""

@@ -1,0 +1,33 @@
+"""What the system's errors mean for a store, and what helps: every one of them leaves a store as a `StoreError`."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from batche.errors import StoreError
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where a file system, or a user's share of it, is full."""
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What this process, or the system, lacks at the moment: it says nothing of the file that was asked for."""
+FULL: Final = (
+    "there is no room left for it: make room on its file system, set a smaller max_bytes, or choose another directory"
+)
+_REMEDIES: Final = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer named functions",
+    errno.ENFILE: "close files of other programs: the system has no more to give",
+    errno.ENOMEM: "raise the limit of address space (ulimit -v)",
+}
+
+
+class StoreFullError(StoreError):
+    """There is no room for what is to be written. What is there can be read, and removing some of it makes room."""
+
+
+def store_error(store: str, error: OSError) -> StoreError:
+    """What ``error`` says, as trouble of ``store``, with the remedy."""
+    if error.errno in NO_ROOM:
+        return StoreFullError(store, FULL)
+    remedy = _REMEDIES.get(error.errno or 0, "make room or give leave, or choose another")
+    return StoreError(store, f"its directory cannot be made or used ({error}): {remedy}")

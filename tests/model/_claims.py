@@ -1,0 +1,525 @@
+"""The claim protocol: who computes an item, who waits for whom, and what becomes of the claims of the dead.
+
+Each caller has a row of the table of workers and wants some of the items: every choice is explored. One step stands
+for what nobody else can come in between of: one transaction, one store to a word, one look. Whatever a caller does
+between two of them is its own, so dying there is the same as dying at the next one. Steps that begin with ``!`` are
+faults: nobody may count on them.
+
+Ghosts, which no step of the library knows: the version of each item (how often it was invalidated), when a caller
+came, what was voided, and how many owners that did not die a caller has waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from itertools import combinations, combinations_with_replacement, pairwise, permutations
+from typing import Any, NamedTuple
+
+from tests.model._checker import FAULT, State, stands_for
+
+PATIENCE = 2
+RUNNING, ENDED, ABANDONED = 1, 0, 2
+"""What the word of a caller's call says."""
+FAULTS = ("crashes", "newcomers", "invalidations", "clears", "further calls")
+CRASH, NEWCOMER, INVALIDATION, CLEAR, AGAIN = range(len(FAULTS))
+"""Places in `World.left`."""
+
+
+class At(IntEnum):
+    """Where a caller is: what its next step will be."""
+
+    READ = 0
+    CLAIM = 1
+    COMPUTE = 2
+    LOOK = 3
+    READ_AGAIN = 4
+    TELL = 5
+    """It has committed, and not told so yet."""
+    DONE = 6
+    DEAD = 7
+
+
+class Claim(NamedTuple):
+    row: int
+    token: int
+    serial: int
+    took_over: bool
+    epoch: int
+
+
+class Caller(NamedTuple):
+    """One caller; sets of items are bit masks. ``unclaimed`` is also what is to be read."""
+
+    at: At
+    token: int
+    serial: int
+    word: int
+    unclaimed: int
+    mine: int
+    alone: int
+    taken: tuple[tuple[int, ...], ...]
+    strikes: tuple[int, ...]
+    got: int
+    storing: bool  # some of its results, and not all
+    fresh: bool  # what it saw at its last look stands, as far as the count of commits tells
+    came: tuple[int, ...]
+    since: tuple[int, ...]
+    voided: int
+    waits: tuple[int, ...]
+
+
+class World(NamedTuple):
+    """Everything. ``left`` is how often each kind of fault may still happen."""
+
+    callers: tuple[Caller, ...]
+    claims: tuple[Any, ...]  # each a `Claim`, or ()
+    entries: tuple[int, ...]  # the version of what is stored, or -1
+    versions: tuple[int, ...]
+    epoch: int
+    left: tuple[int, ...]
+    telling: bool  # an invalidation was committed and not told yet
+    wrong: str
+
+
+class Claims:
+    """The model. ``flaws`` names what is left out of the protocol, to see that its absence is noticed."""
+
+    def __init__(
+        self,
+        *,
+        callers: int,
+        items: int,
+        crashes: int = 0,
+        newcomers: int = 0,
+        invalidations: int = 0,
+        clears: int = 0,
+        again: int = 0,
+        failing: str = "",
+        batch_size: int | None = None,
+        most_keys: int | None = None,
+        flaws: frozenset[str] = frozenset(),
+    ) -> None:
+        self._left = (crashes, newcomers, invalidations, clears, again)
+        self.name = f"claims: {callers} callers x {items} items{self._told_faults(failing, batch_size, most_keys)}"
+        self._number, self._items = callers, items
+        self._failing = frozenset(failing.split())
+        self._size, self._most = batch_size, most_keys
+        self._flaws = flaws
+        self._members = [[item for item in range(items) if mask >> item & 1] for mask in range(1 << items)]
+        self._all = (1 << items) - 1
+        self._none: tuple[tuple[int, ...], ...] = ((),) * items
+        self._zero = (0,) * items
+
+    def _told_faults(self, failing: str, batch_size: int | None, most_keys: int | None) -> str:
+        parts = [f"parts of {batch_size}"] if batch_size else []
+        parts += [f"transactions of {most_keys}"] if most_keys else []
+        parts += [f"{kind} {number}" for kind, number in zip(FAULTS, self._left, strict=True) if number]
+        return "".join(f", {part}" for part in [*parts, failing.replace(" ", " or ")] if part)
+
+    # ---- what the checker asks for ----
+
+    def begin(self) -> Iterator[World]:
+        """Every choice of batches, those that differ by the names of callers or items only once."""
+        nothing: tuple[tuple[()], ...] = ((),) * self._items
+        for batches in sorted({self._alike(batches) for batches in self._batches()}):
+            callers = tuple(self._newcomer(0, 0, self._zero, wants) for wants in batches)
+            yield World(callers, nothing, (-1,) * self._items, self._zero, 0, self._left, False, "")
+
+    def _batches(self) -> Iterator[tuple[int, ...]]:
+        return combinations_with_replacement(range(1, self._all + 1), self._number)
+
+    def _alike(self, batches: tuple[int, ...]) -> tuple[int, ...]:
+        return min(
+            tuple(sorted(sum(1 << order[item] for item in self._members[batch]) for batch in batches))
+            for order in permutations(range(self._items))
+        )
+
+    def is_over(self, world: World) -> bool:
+        return all(caller.at >= At.DONE for caller in world.callers) and not world.telling
+
+    def wrong(self, world: World) -> str | None:
+        return world.wrong or self._wrongly_owned(world) or self._wrongly_stored(world)
+
+    def canonical(self, world: World) -> State:
+        """Rows are alike: sorted, with the references to them."""
+        callers = world.callers
+        keys = [
+            (caller._replace(taken=()), [bool(claim) and claim[0] == row for claim in world.claims])
+            for row, caller in enumerate(callers)
+        ]
+        order = sorted(range(len(callers)), key=keys.__getitem__)
+        best = self._renamed(world, order)
+        if any(keys[one] == keys[other] for one, other in pairwise(order)):
+            ordered = [keys[row] for row in order]
+            for other in permutations(range(len(callers))):
+                if [keys[row] for row in other] == ordered:
+                    best = min(best, self._renamed(world, other))
+        return best
+
+    def _renamed(self, world: World, order: tuple[int, ...] | list[int]) -> World:
+        if list(order) == sorted(order):
+            return world
+        names = {row: number for number, row in enumerate(order)}
+        rename = lambda owner: (names[owner[0]], *owner[1:]) if owner else owner  # noqa: E731  one expression
+        callers = tuple(
+            caller._replace(taken=tuple(map(rename, caller.taken))) for caller in (world.callers[row] for row in order)
+        )
+        claims = tuple(Claim(names[claim.row], *claim[1:]) if claim else claim for claim in world.claims)
+        return world._replace(callers=callers, claims=claims)
+
+    # ---- properties ----
+
+    def _wrongly_owned(self, world: World) -> str | None:
+        for item in range(self._items):
+            bit = 1 << item
+            owners = [
+                row
+                for row, one in enumerate(world.callers)
+                if one.mine & bit and one.at != At.DEAD and not one.voided & bit
+            ]
+            if len(owners) > 1:
+                return f"item {item} has two owners: {owners}"
+            claim = world.claims[item]
+            if owners and (not claim or claim.row != owners[0]):
+                return f"the claim of item {item} is not its owner's"
+            if owners and world.entries[item] >= 0:
+                return f"item {item} is computed again though it is stored"
+            if claim and self._state(world, claim) == RUNNING and not world.callers[claim.row].mine & bit:
+                return f"the claim of item {item} is leaked: its call goes on and does not compute it"
+        return None
+
+    def _wrongly_stored(self, world: World) -> str | None:
+        for item, (entry, version) in enumerate(zip(world.entries, world.versions, strict=True)):
+            if entry >= 0 and entry != version:
+                return f"a stale result of item {item} is stored"
+        for row, caller in enumerate(world.callers):
+            if max(caller.waits) > PATIENCE + self._left[CRASH] - world.left[CRASH]:
+                return f"caller {row} waited for more than {PATIENCE} owners that ended without an entry"
+        return None
+
+    # ---- steps ----
+
+    def steps(self, world: World) -> Iterator[tuple[str, World]]:
+        has_turn = not world.telling and all(caller.at != At.TELL for caller in world.callers)
+        for row, caller in enumerate(world.callers):
+            yield from self._own_steps(world, row, caller, has_turn)
+            yield from self._faults(world, row, caller)
+        if has_turn:
+            yield from self._remove(world)
+        if world.telling:
+            yield "the invalidation tells of its commit", self._told(world._replace(telling=False))
+            if world.left[CRASH]:
+                yield f"{FAULT}who invalidated is killed", world._replace(telling=False, left=self._spent(world, CRASH))
+
+    def _own_steps(self, world: World, row: int, caller: Caller, has_turn: bool) -> Iterator[tuple[str, World]]:
+        match caller.at:
+            case At.READ:
+                yield f"{row} reads", self._read(world, row)
+            case At.CLAIM if has_turn:
+                yield from self._claim(world, row)
+            case At.COMPUTE if caller.storing and has_turn:
+                yield from self._put(world, row, caller, keep=True)
+            case At.COMPUTE if not caller.storing:
+                yield from self._compute(world, row, has_turn)
+            case At.LOOK:
+                yield f"{row} looks", self._look(world, row)
+            case At.READ_AGAIN:
+                yield f"{row} reads what is over", self._read_again(world, row)
+            case At.TELL:
+                yield f"{row} tells of its commit", self._tell(world, row)
+
+    def _faults(self, world: World, row: int, caller: Caller) -> Iterator[tuple[str, World]]:
+        if caller.at < At.DONE and world.left[CRASH]:
+            yield f"{FAULT}{row} is killed", self._crash(world, row)
+        if caller.at == At.DEAD and world.left[NEWCOMER]:
+            yield f"{FAULT}a newcomer takes row {row}", self._replace(world, row)
+        if caller.at == At.DONE and world.left[AGAIN]:
+            yield f"{FAULT}{row} calls again", self._call_again(world, row)
+
+    def _newcomer(self, token: int, serial: int, versions: tuple[int, ...], wants: int) -> Caller:
+        zero = self._zero
+        return Caller(
+            At.READ, token, serial, RUNNING, wants, 0, 0, self._none, zero, 0, False, False, versions, zero, 0, zero
+        )
+
+    @stands_for(
+        "stores.lmdb.workers:Workers.state", "stores.lmdb.workers:Workers.alive", "stores.lmdb.claims:Claims.judge"
+    )
+    def _state(self, world: World, claim: Claim) -> int:
+        """What a claim is worth: its call runs, has ended, or died."""
+        owner = world.callers[claim.row]
+        if claim.epoch != world.epoch:
+            return ENDED
+        if claim.token != owner.token and "token not looked at" not in self._flaws:
+            return ABANDONED
+        if claim.serial != owner.serial and "serial not looked at" not in self._flaws:
+            return ENDED
+        if owner.word != RUNNING:
+            return owner.word
+        return ABANDONED if owner.at == At.DEAD and "the dead hold on" not in self._flaws else RUNNING
+
+    @stands_for("_engine:Run._look_up", "stores.lmdb.store:LmdbStore.read", "stores.lmdb.reading:read_raw")
+    def _read(self, world: World, row: int) -> World:
+        caller = world.callers[row]
+        there = self._there(world) & caller.unclaimed
+        world = self._accepted(world, row, there)
+        return self._go_on(world, row, caller._replace(unclaimed=caller.unclaimed & ~there, got=there))
+
+    def _there(self, world: World) -> int:
+        return sum(1 << item for item, entry in enumerate(world.entries) if entry >= 0)
+
+    def _accepted(self, world: World, row: int, mask: int) -> World:
+        """A caller takes entries: none of them may be older than the caller."""
+        stale = [item for item in self._members[mask] if world.entries[item] < world.callers[row].came[item]]
+        return world._replace(wrong=f"caller {row} got a stale result of item {stale[0]}") if stale else world
+
+    @stands_for("_engine:Run._fill", "_engine:Run._next_part", "_engine:Run.end", "_drive:drive")
+    def _go_on(self, world: World, row: int, caller: Caller) -> World:
+        """A caller's own decision what to do next."""
+        waits_first = "waits while it holds claims" in self._flaws and caller.mine and any(caller.taken)
+        if caller.unclaimed and (not caller.mine or self._size is None):
+            caller = caller._replace(at=At.CLAIM)
+        elif (caller.mine or caller.alone) and not waits_first:
+            caller = caller._replace(at=At.COMPUTE, since=world.versions)
+        elif any(caller.taken):
+            caller = caller._replace(at=At.LOOK, fresh=False)
+        else:
+            return self._ended(world, row, caller, ENDED)
+        return self._with(world, row, caller)
+
+    @stands_for("_engine:Run.end", "stores.lmdb.claims:Claims.end", "stores.lmdb.workers:Workers.end")
+    def _ended(self, world: World, row: int, caller: Caller, word: int) -> World:
+        """One store to the call's word ends all its claims."""
+        if "word not cleared" in self._flaws:
+            word = RUNNING
+        return self._with(world, row, self._gone(caller, At.DONE)._replace(word=word))
+
+    def _gone(self, caller: Caller, at: At) -> Caller:
+        """Nothing but what others can see of a caller that is done or dead."""
+        nothing = self._newcomer(caller.token, caller.serial, self._zero, 0)
+        return nothing._replace(at=at, word=caller.word)
+
+    # ---- transactions ----
+
+    @stands_for("_engine:Run._claim", "stores.lmdb.store:LmdbStore.claim", "stores.lmdb.environment:Environment.write")
+    def _claim(self, world: World, row: int) -> Iterator[tuple[str, World]]:
+        for swept in self._swept(world):
+            yield from self._win(swept, row, world.callers[row], f"{row} claims")
+
+    @stands_for("stores.lmdb.claims:Claims.sweep", "stores.lmdb.upkeep:Upkeep.commit")
+    def _swept(self, world: World) -> Iterator[World]:
+        """A writer may sweep first: what has ended, or also what the dead have left once they were mourned."""
+        states = [self._state(world, claim) if claim else RUNNING for claim in world.claims]
+        yield world
+        if ENDED in states:
+            yield self._without(world, states, {ENDED})
+        if ABANDONED in states:
+            yield self._without(world, states, {ENDED, ABANDONED})
+
+    def _without(self, world: World, states: list[int], gone: set[int]) -> World:
+        claims = tuple(() if state in gone else claim for state, claim in zip(states, world.claims, strict=True))
+        return world._replace(claims=claims)
+
+    @stands_for("stores.lmdb.store:LmdbStore._claim", "stores.lmdb.claims:Claims.win", "_engine:Run._sort")
+    def _win(self, world: World, row: int, caller: Caller, label: str) -> Iterator[tuple[str, World]]:
+        """Claim what is unclaimed in some order; each item read again. The caller then sorts the answers."""
+        items = self._members[caller.unclaimed]
+        orders = [tuple(items)] if self._size is None and self._most is None else list(permutations(items))
+        for order in orders:
+            yield label, self._win_in_order(world, row, caller, order[: self._most])
+
+    def _win_in_order(self, world: World, row: int, caller: Caller, order: tuple[int, ...]) -> World:
+        claims, taken, won = list(world.claims), list(caller.taken), 0
+        for item in order:
+            if self._size is not None and won.bit_count() >= self._size:
+                break
+            bit = 1 << item
+            caller = caller._replace(unclaimed=caller.unclaimed & ~bit)
+            if world.entries[item] >= 0 and "no re-read" not in self._flaws:
+                world = self._accepted(world, row, bit)
+                caller = caller._replace(got=caller.got | bit)
+                continue
+            claim = claims[item]
+            state = self._state(world, claim) if claim else ENDED
+            if claim and state == RUNNING and "claims not looked at" not in self._flaws:
+                caller = self._leave_to(caller, taken, item, claim)
+            else:
+                claims[item] = Claim(row, caller.token, caller.serial, state == ABANDONED, world.epoch)
+                won |= bit
+        caller = caller._replace(mine=caller.mine | won, voided=caller.voided & ~won, taken=tuple(taken))
+        return self._committed(world._replace(claims=tuple(claims)), row, caller)
+
+    @stands_for("_engine:Run._leave_to")
+    def _leave_to(self, caller: Caller, taken: list[tuple[int, ...]], item: int, claim: Claim) -> Caller:
+        if caller.strikes[item] < PATIENCE or "endless patience" in self._flaws:
+            taken[item] = claim[:3]
+            return caller
+        return caller._replace(alone=caller.alone | 1 << item)
+
+    @stands_for("_engine:Run._compute_part", "_engine:Run._store", "_engine:Run.end")
+    def _compute(self, world: World, row: int, has_turn: bool) -> Iterator[tuple[str, World]]:
+        """The function ends, in one of the ways that the model allows; then its results are stored, or all is over."""
+        caller = world.callers[row]
+        if "raise" in self._failing:
+            yield f"{row}'s function raises", self._ended(world, row, caller, ENDED)
+        if "interrupt" in self._failing:
+            yield f"{row}'s function is interrupted", self._ended(world, row, caller, ABANDONED)
+        room = self._items if self._size is None else max(0, self._size - caller.mine.bit_count())
+        extra = sum(1 << item for item in self._members[caller.alone][:room])
+        done = caller._replace(got=caller.got | caller.mine | extra, alone=caller.alone & ~extra, storing=True)
+        if not caller.mine and not caller.unclaimed:
+            yield f"{row} computes alone", self._go_on(world, row, done._replace(storing=False))
+        elif has_turn:
+            yield from self._put(world, row, done, keep=True)
+            if "refuse" in self._failing:
+                yield from self._put(world, row, done, keep=False)
+
+    @stands_for(
+        "stores.lmdb.store:LmdbStore.put", "stores.lmdb.putting:Putting.store", "stores.lmdb.store:LmdbStore._put"
+    )
+    def _put(self, world: World, row: int, caller: Caller, *, keep: bool) -> Iterator[tuple[str, World]]:
+        """Store under its own claims, which end, and claim the next part in the same transaction."""
+        label = f"{row} computes and stores" if keep else f"{row} computes what cannot be stored"
+        for part in combinations(self._members[caller.mine], min(self._most or self._items, caller.mine.bit_count())):
+            stored = sum(1 << item for item in part) if keep else caller.mine
+            left = caller._replace(mine=caller.mine & ~stored, voided=caller.voided & ~stored)
+            following = left._replace(storing=bool(left.mine))
+            for swept in self._swept(world):
+                taken = self._take_claims(swept, row, caller, stored, keep=keep)
+                if following.storing or not following.unclaimed:
+                    yield label, self._committed(taken, row, following)
+                else:
+                    yield from self._win(taken, row, following, label)
+
+    @stands_for("stores.lmdb.putting:take_claims", "stores.lmdb.putting:take_claim")
+    def _take_claims(self, world: World, row: int, caller: Caller, part: int, *, keep: bool) -> World:
+        claims, entries = list(world.claims), list(world.entries)
+        for item in self._members[part]:
+            claim = claims[item]
+            own = claim[:3] == (row, caller.token, caller.serial)
+            held = bool(claim) and own and claim.epoch == world.epoch
+            if (own and (keep or "drop nothing" not in self._flaws)) or "release by key" in self._flaws:
+                claims[item] = ()
+            if keep and (held or "store without a claim" in self._flaws):
+                entries[item] = caller.since[item]
+        return world._replace(claims=tuple(claims), entries=tuple(entries))
+
+    def _committed(self, world: World, row: int, caller: Caller) -> World:
+        return self._with(world, row, caller._replace(at=At.TELL))
+
+    @stands_for("stores.lmdb.slots:Slots.committed")
+    def _tell(self, world: World, row: int) -> World:
+        world = self._told(world)
+        caller = world.callers[row]
+        return (
+            self._with(world, row, caller._replace(at=At.COMPUTE))
+            if caller.storing
+            else self._go_on(world, row, caller)
+        )
+
+    def _told(self, world: World) -> World:
+        callers = tuple(one._replace(fresh=False) if one.fresh else one for one in world.callers)
+        return world._replace(callers=callers)
+
+    # ---- waiting ----
+
+    @stands_for("_engine:Run._watch", "_engine:Run._judge", "stores.lmdb.store:LmdbStore.owners")
+    def _look(self, world: World, row: int) -> World:
+        """Look at the owners of what is taken; an answer that still stands is not looked at again."""
+        caller = world.callers[row]
+        if caller.fresh and self._all_run(world, caller):
+            return world
+        taken, over = list(caller.taken), 0
+        strikes, waits = list(caller.strikes), list(caller.waits)
+        caller = caller._replace(fresh=True)
+        for item in range(self._items):
+            owner, claim = caller.taken[item], world.claims[item]
+            if not owner:
+                continue
+            state = self._state(world, claim) if claim else ENDED
+            if state != RUNNING:
+                taken[item] = ()
+                strikes[item] += state == ENDED
+                waits[item] += not self._died(world, owner)
+                over |= 1 << item
+            elif claim[:3] != owner:
+                taken[item] = ()
+                strikes[item] += not claim.took_over and "a new owner is no strike" not in self._flaws
+                waits[item] += not self._died(world, owner)
+                caller = self._leave_to(caller._replace(strikes=tuple(strikes)), taken, item, claim)
+        strikes = [min(PATIENCE, number) for number in strikes]
+        caller = caller._replace(taken=tuple(taken), strikes=tuple(strikes), waits=tuple(waits), unclaimed=over)
+        if over:
+            return self._with(world, row, caller._replace(at=At.READ_AGAIN))
+        return self._go_on(world, row, caller) if caller.alone else self._with(world, row, caller)
+
+    @stands_for("stores.lmdb.store:LmdbStore._all_run")
+    def _all_run(self, world: World, caller: Caller) -> bool:
+        owners = (Claim(owner[0], owner[1], owner[2], False, world.epoch) for owner in caller.taken if owner)
+        return "only commits wake" in self._flaws or all(self._state(world, owner) == RUNNING for owner in owners)
+
+    def _died(self, world: World, owner: tuple[int, ...]) -> bool:
+        now = world.callers[owner[0]]
+        return now.token != owner[1] or now.at == At.DEAD or (now.serial == owner[2] and now.word == ABANDONED)
+
+    @stands_for("_engine:Run._wait")
+    def _read_again(self, world: World, row: int) -> World:
+        caller = world.callers[row]
+        there = self._there(world) & caller.unclaimed
+        world = self._accepted(world, row, there)
+        waits = tuple(0 if there >> item & 1 else number for item, number in enumerate(caller.waits))
+        return self._go_on(
+            world, row, caller._replace(unclaimed=caller.unclaimed & ~there, got=caller.got | there, waits=waits)
+        )
+
+    # ---- faults ----
+
+    def _crash(self, world: World, row: int) -> World:
+        """Killed where it is: its word stays, its lock is gone, a transaction that it was in never was."""
+        caller = world.callers[row]
+        return self._with(world, row, self._gone(caller, At.DEAD))._replace(left=self._spent(world, CRASH))
+
+    @stands_for("stores.lmdb.workers:Workers._take_row", "stores.lmdb.workers:Workers._write_row")
+    def _replace(self, world: World, row: int) -> World:
+        newcomer = self._newcomer(world.callers[row].token + 1, 0, world.versions, self._all)
+        return self._with(world, row, newcomer)._replace(left=self._spent(world, NEWCOMER))
+
+    @stands_for("_calls:new_call", "stores.lmdb.workers:Workers.begin")
+    def _call_again(self, world: World, row: int) -> World:
+        caller = world.callers[row]
+        following = self._newcomer(caller.token, caller.serial + 1, world.versions, self._all)
+        return self._with(world, row, following)._replace(left=self._spent(world, AGAIN))
+
+    @stands_for("stores.lmdb.removing:delete", "stores.lmdb.removing:raise_epoch", "stores.lmdb.store:LmdbStore.clear")
+    def _remove(self, world: World) -> Iterator[tuple[str, World]]:
+        """An invalidation of one item, or a clear, by somebody else."""
+        if world.left[INVALIDATION]:
+            for item in range(self._items):
+                voids = "invalidation leaves claims" not in self._flaws
+                yield f"{FAULT}item {item} is invalidated", self._outdated(world, 1 << item, INVALIDATION, drop=voids)
+        if world.left[CLEAR]:
+            cleared = self._outdated(world, self._all, CLEAR, drop=False)
+            epoch = world.epoch + ("epoch not raised" not in self._flaws)
+            yield f"{FAULT}all is cleared", cleared._replace(epoch=epoch)
+
+    def _outdated(self, world: World, mask: int, kind: int, *, drop: bool) -> World:
+        inside = [mask >> item & 1 for item in range(self._items)]
+        callers = tuple(
+            caller._replace(voided=caller.voided | caller.mine & mask) if caller.mine & mask else caller
+            for caller in world.callers
+        )
+        return world._replace(
+            callers=callers,
+            claims=tuple(() if drop and hit else claim for hit, claim in zip(inside, world.claims, strict=True)),
+            entries=tuple(-1 if hit else entry for hit, entry in zip(inside, world.entries, strict=True)),
+            versions=tuple(version + hit for hit, version in zip(inside, world.versions, strict=True)),
+            left=self._spent(world, kind),
+            telling=True,
+        )
+
+    def _spent(self, world: World, kind: int) -> tuple[int, ...]:
+        return (*world.left[:kind], world.left[kind] - 1, *world.left[kind + 1 :])
+
+    def _with(self, world: World, row: int, caller: Caller) -> World:
+        return world._replace(callers=(*world.callers[:row], caller, *world.callers[row + 1 :]))
