@@ -307,7 +307,7 @@ class Claims:
         for swept in self._swept(world):
             yield from self._win(swept, row, world.callers[row], f"{row} claims")
 
-    @stands_for("stores.lmdb.claims:Claims.sweep", "stores.lmdb.upkeep:Upkeep.commit")
+    @stands_for("stores.lmdb.sweeping:Sweep.go_on", "stores.lmdb.upkeep:Upkeep.commit")
     def _swept(self, world: World) -> Iterator[World]:
         """A writer may sweep first: what has ended, or also what the dead have left once they were mourned."""
         states = [self._state(world, claim) if claim else RUNNING for claim in world.claims]

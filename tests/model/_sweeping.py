@@ -108,7 +108,7 @@ class Sweeping:
         return self._sweep(self._find_dead(world), number)
 
     @stands_for(
-        "stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.upkeep:Upkeep._bury", "stores.lmdb.claims:Claims.suspect"
+        "stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.claims:Claims.suspect"
     )
     def _find_dead(self, world: World) -> World:
         """Fold the lanes of the dead, once, and have their claims swept."""
@@ -120,8 +120,8 @@ class Sweeping:
         return world._replace(processes=processes, ended=self._new_word(world))
 
     @stands_for(
-        "stores.lmdb.claims:Claims.sweep",
-        "stores.lmdb.claims:Claims._remove_what_is_over",
+        "stores.lmdb.sweeping:Sweep.go_on",
+        "stores.lmdb.sweeping:Sweep._remove_what_is_over",
         "stores.lmdb.slots:Slots.swept",
     )
     def _sweep(self, world: World, number: int) -> World:

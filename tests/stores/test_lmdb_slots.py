@@ -5,12 +5,13 @@ from __future__ import annotations
 import mmap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from batche._process import boot_ns
-from batche.stores.lmdb import slots, words
+from batche.stores.lmdb import reading, records, slots, words
 from batche.stores.lmdb.slots import CHUNK, FREE, GENERATION, Slots
 from tests.stores._driving import server
 
@@ -142,3 +143,29 @@ def test_a_sample_is_spread_over_the_table(directory: Path) -> None:
     inside = [slot for chunk, _, _ in table.chunks() for slot in chunk]
     assert table.sample(len(inside)) == inside
     assert table.sample(2) == [inside[0], inside[len(inside) // 2]]
+
+
+class PassedOn:
+    """The words of a slot that is free when a reader first looks, and another entry's from then on."""
+
+    def __init__(self, tick: int) -> None:
+        self.stored = [FREE]
+        self._tick = tick
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, slot: int) -> int:
+        found, self.stored[slot] = self.stored[slot], self._tick
+        return found
+
+    def __setitem__(self, slot: int, tick: int) -> None:
+        self.stored[slot] = tick
+
+
+def test_a_reader_of_an_entry_that_is_gone_does_not_free_the_slot_under_the_next_one() -> None:
+    passed = PassedOn(tick=70)
+    [raw] = records.pack_records([0], 1, 1, 0, [b"value"])
+    table = SimpleNamespace(words=passed)
+    assert reading.unpack([raw], 0, table, 50) != [None]  # type: ignore[arg-type]  # the only part of it that is used
+    assert passed.stored == [70]

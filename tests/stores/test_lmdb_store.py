@@ -264,7 +264,7 @@ def write(store: LmdbStore) -> bool:
 
 def mourn(store: LmdbStore) -> None:
     """Be the writer that finds out who died, and no writer after that."""
-    wait_until(lambda: write(store) and store._claims._died, "the sweep that mourns")
+    wait_until(lambda: write(store) and store._opened.slots.mourning, "the sweep that mourns")
 
 
 def test_the_claims_of_the_dead_are_swept_by_whoever_writes_after_they_were_mourned(tmp_path: Path) -> None:
@@ -425,3 +425,31 @@ def test_a_namespace_is_forgotten_though_its_environment_was_closed_in_between(t
     assert again.forget(NAMESPACE)
     assert [lane for lane in again._opened.lanes.all() if lane.namespace == NAMESPACE] == []
     assert contents(again, range(3)) == set()
+
+
+def private(place: Path) -> LmdbStore:
+    return LmdbStore.of_function(place, "private", Limits(maxsize=3))
+
+
+def test_a_process_that_joins_while_another_forgets_the_namespace_keeps_its_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = new_place(tmp_path)
+    store = private(place)
+    use(store, [1])
+    clear = store._clear
+
+    def clear_and_let_join(namespace: bytes) -> int:
+        removed = clear(namespace)
+        child.do(use, [5])
+        return removed
+
+    monkeypatch.setattr(store, "_clear", clear_and_let_join)
+    with server(private, place) as child:
+        assert not store.forget(NAMESPACE)
+        monkeypatch.undo()
+        child.do(use, [6, 7, 8, 9])
+        assert child.do(contents, range(10)) == {7, 8, 9}
+        child.kill()
+        wait_until(lambda: store.forget(NAMESPACE), "it is forgotten once the child is gone")
+    assert recount(store) == {}

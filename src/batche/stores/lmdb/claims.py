@@ -1,15 +1,13 @@
-"""Claims as LMDB holds them: who wins, who is still alive, and what is swept away.
+"""Claims as LMDB holds them: who wins, and who is still alive.
 
 A claim holds while its owner's lock, token and word do (see `workers`). A claim that is over may stay written
-down; it is overwritten by whoever claims the key next, and swept by the next writer.
+down; it is overwritten by whoever claims the key next, and swept by the next writer (see `sweeping`).
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
-from typing import Final
 
 from batche._process import random_word
 from batche._types import MINE, Call, Entry, Key, Owner
@@ -19,13 +17,6 @@ from batche.stores.lmdb.following import Following
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, Claimed, pack_claim, unpack_claim
 from batche.stores.lmdb.workers import Handle, State
-from batche.stores.lmdb.writing import claimed_keys
-
-MOST_SWEPT: Final = 1024
-"""Claims that one transaction looks at; the next writer goes on."""
-
-MOURNING: Final = 1.0
-"""Seconds that a claim of the dead stays for its waiters to see: who then takes over is waited for on."""
 
 
 class Claims:
@@ -34,10 +25,6 @@ class Claims:
     def __init__(self, opened: OpenEnvironment) -> None:
         self._workers = opened.workers
         self._slots = opened.slots
-        self._sweep_from = b""  # the key that the last sweep came to, where there were more than it may look at
-        self._sweeping = 0
-        self._seen: dict[Handle, float] = {}  # what `_died` will be once the sweep is through
-        self._died: dict[Handle, float] = {}  # who was first found dead when, as long as its claims are left
 
     def begin(self, call: Call) -> None:
         """Write ``call`` down among the running ones, once."""
@@ -54,7 +41,7 @@ class Claims:
                 self._slots.ended(random_word())
 
     def bytes_of(self, call: Call, epoch: int, *, took_over: bool = False) -> bytes:
-        """A claim of ``call``, as it is written; only the last byte says whether it took over from the dead."""
+        """A claim of ``call``, as it is written; the last byte says whether it took over, and is marked by a sweep."""
         return pack_claim(call.handle, call.id, os.getpid(), epoch, took_over=took_over)
 
     def judge(self, raw: bytes | None, epoch: int, known: dict[Handle, State]) -> tuple[State, Claimed | None]:
@@ -118,45 +105,6 @@ class Claims:
         if claimed is None or state is State.ENDED:
             return None
         return owner_of(claimed, alive=state is State.RUNNING)
-
-    def sweep(self, transaction: Transaction) -> None:
-        """Remove the claims that are over, where a call has left some."""
-        ended = self._slots.to_sweep()
-        if ended is None or self._mourns(ended):
-            return
-        if not self._sweep_from:
-            self._sweeping, self._seen = ended, {}
-        found = claimed_keys(transaction, self._sweep_from, MOST_SWEPT)
-        self._remove_what_is_over(transaction, found)
-        self._sweep_from = found[-1][0] if len(found) == MOST_SWEPT else b""
-        if not self._sweep_from:
-            self._died = self._seen
-            if not self._died:  # else whoever writes in a while comes back for what was left to the waiters
-                self._slots.swept(self._sweeping)
-
-    def _mourns(self, ended: int) -> bool:
-        """Whether nothing ended since the last sweep, and the claims of the dead that it left are to stay for now."""
-        if not self._died or self._sweep_from or ended != self._sweeping:
-            return False
-        return time.monotonic() <= max(self._died.values()) + MOURNING
-
-    def _remove_what_is_over(self, transaction: Transaction, found: Sequence[tuple[Key, bytes]]) -> None:
-        """Remove claims that have ended, and those of the dead once their waiters had the time to see who died."""
-        known: dict[Handle, State] = {}
-        now = time.monotonic()
-        for key, raw in found:
-            claimed = unpack_claim(raw)
-            state = State.ENDED if claimed is None else self.judge(raw, claimed.epoch, known)[0]
-            died = self._died.get(claimed.handle, now) if claimed is not None and state is State.DEAD else None
-            if claimed is not None and died is not None and now - died <= MOURNING:
-                self._seen[claimed.handle] = died
-            elif state is not State.RUNNING:
-                transaction.delete(CLAIM + key)
-
-    def sweep_again(self) -> None:
-        """After a transaction that was not committed: what it swept is there still."""
-        self._sweep_from = b""
-        self.suspect()
 
     def suspect(self) -> None:
         """Have the next writer sweep: somebody died."""

@@ -8,7 +8,8 @@ namespace's totals, in one transaction with a mark that says so, and then frees 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -109,12 +110,30 @@ class Lanes:
     def all(self) -> Iterator[Lane]:
         """Every lane in use, as it stands."""
         self._table.refresh()
+        yield from self._in_use(range(len(self._table) // LANE_WORDS))
+
+    def of(self, namespace: bytes) -> list[Lane]:
+        """The lanes of a namespace. A process may have thousands for others, and they cost next to nothing here."""
+        self._table.refresh()
+        wanted = int.from_bytes(namespace, "big")
+        namespaces = self._table.view[_NAMESPACE::LANE_WORDS].tolist()
+        found = self._in_use(_indexes(namespaces, wanted))
+        return [lane for lane in found if lane.namespace == namespace]  # it may have been freed and taken since
+
+    def owners(self) -> set[tuple[tuple[int, int], int]]:
+        """Token and row of every process that has a lane."""
+        self._table.refresh()
         words = self._table.view
-        for start in range(0, len(words), LANE_WORDS):
-            lane = words[start : start + LANE_WORDS].tolist()
+        first, second, rows = (words[offset::LANE_WORDS].tolist() for offset in (_TOKEN, _TOKEN + 1, _ROW))
+        return {((one, two), row) for one, two, row in zip(first, second, rows, strict=True) if one}
+
+    def _in_use(self, indexes: Iterable[int]) -> Iterator[Lane]:
+        words = self._table.view
+        for index in indexes:
+            lane = words[index * LANE_WORDS : (index + 1) * LANE_WORDS].tolist()
             if lane[_TOKEN]:
                 yield Lane(
-                    start // LANE_WORDS,
+                    index,
                     (lane[_TOKEN], lane[_TOKEN + 1]),
                     lane[_NAMESPACE].to_bytes(8, "big"),
                     lane[_ROW],
@@ -130,3 +149,12 @@ class Lanes:
     def free(self, lane: Lane) -> None:
         """Free a lane whose counts were folded. The caller holds the writer's lock."""
         self._table.view[lane.index * LANE_WORDS] = 0
+
+
+def _indexes(words: list[int], wanted: int) -> Iterator[int]:
+    """Where ``wanted`` is, found by `list.index`: ten times as fast as a loop."""
+    index = -1
+    with suppress(ValueError):
+        while True:
+            index = words.index(wanted, index + 1)
+            yield index

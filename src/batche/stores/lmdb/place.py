@@ -131,6 +131,8 @@ class OpenEnvironment:
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
         self.wakeups = Wakeups()
+        self.looked = float("-inf")
+        """When this process last looked for others that died."""
         self.mark: Mark | None = None
         if persists:
             self.mark = Mark(path, self.slots, durable=durable, changed=partial(_watch, path))

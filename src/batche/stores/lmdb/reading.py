@@ -104,7 +104,7 @@ def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) ->
             if slot >= known:  # the table is shorter than it was before a crash of the system
                 append(None)
                 continue
-        if words[slot] < moment:  # noqa: PLR1730 - max() is a call, and a store that is not needed takes the line away
+        if words[slot] < moment:  # noqa: PLR1730 - max() is a call, and may store FREE when the slot is passed on
             words[slot] = moment
         append((raw[HEAD_BYTES:-CHECKSUM_BYTES], stored))
     return entries

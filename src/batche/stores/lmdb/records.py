@@ -120,17 +120,30 @@ class Claimed(NamedTuple):
     took_over: bool
 
 
+_TOOK_OVER, _MOURNED = 1, 2
+"""Bits of a claim's last byte."""
+
+
 def pack_claim(handle: Handle, call: tuple[int, int], pid: int, epoch: int, *, took_over: bool = False) -> bytes:
     """The bytes of a claim; the same for every key of one call, but for ``took_over``."""
-    return _CLAIM.pack(handle.row, handle.word, handle.serial, *handle.token, *call, pid, epoch, took_over)
+    return _CLAIM.pack(handle.row, handle.word, handle.serial, *handle.token, *call, pid, epoch, _TOOK_OVER * took_over)
 
 
 def unpack_claim(raw: bytes) -> Claimed | None:
     """What `pack_claim` wrote; `None` where the bytes are anything else."""
     if len(raw) != _CLAIM.size:
         return None
-    row, word, serial, first, second, began, tie, pid, epoch, took_over = _CLAIM.unpack(raw)
-    return Claimed(Handle(row, word, serial, (first, second)), (began, tie), pid, epoch, bool(took_over))
+    row, word, serial, first, second, began, tie, pid, epoch, flags = _CLAIM.unpack(raw)
+    return Claimed(Handle(row, word, serial, (first, second)), (began, tie), pid, epoch, bool(flags & _TOOK_OVER))
+
+
+def mourned(raw: bytes) -> bytes:
+    """A claim of the dead, marked to be removed a while later."""
+    return raw[:-1] + bytes([raw[-1] | _MOURNED])
+
+
+def is_mourned(raw: bytes) -> bool:
+    return bool(raw[-1] & _MOURNED)
 
 
 def is_same_call(one: bytes, other: bytes) -> bool:
@@ -139,7 +152,7 @@ def is_same_call(one: bytes, other: bytes) -> bool:
 
 
 def is_same_epoch(one: bytes, other: bytes) -> bool:
-    """Whether two claims are of one call and one epoch, whomever they took over from."""
+    """Whether two claims are of one call and one epoch, whomever they took over from, marked or not."""
     return one[:-1] == other[:-1]
 
 

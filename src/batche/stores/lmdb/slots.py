@@ -26,7 +26,7 @@ DOMAIN: Final = 2 * CHUNK
 """From a slot's tick word to the word of its domain."""
 _CHUNK_WORDS: Final = 3 * CHUNK
 HEADER_WORDS: Final = 512
-_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST = range(7)
+_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST, _MOURNING = range(8)
 FREE: Final = (1 << 64) - 1
 """The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
 _MASK: Final = (1 << 64) - 1
@@ -206,6 +206,20 @@ class Slots:
         ended = self._table.view[_ENDED]
         return ended if ended != self._table.view[_SWEPT] else None
 
+    @property
+    def ended_last(self) -> int:
+        """What the last `ended` noted."""
+        return self._table.view[_ENDED]
+
     def swept(self, ended: int) -> None:
         """Note that the claims of every call that had ended at ``ended`` are gone."""
         self._table.view[_SWEPT] = ended
+
+    @property
+    def mourning(self) -> int:
+        """The boot-time clock until which marked claims of the dead stay; 0 where there are none."""
+        return self._table.view[_MOURNING]
+
+    def mourn(self, until: int) -> None:
+        """Set `mourning`. The caller holds the writer's lock."""
+        self._table.view[_MOURNING] = until

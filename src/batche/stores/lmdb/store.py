@@ -263,9 +263,16 @@ class LmdbStore:
         """Remove all that is kept for a namespace, unless another living process counts in it; whether it is gone."""
         if not self._upkeep.leave(namespace):
             return False
-        if self._read_domain(namespace) != Domain():
-            self._clear(namespace)
-            self._upkeep.commit(namespace, partial(removing.forget, namespace))
+        if self._read_domain(namespace) == Domain():
+            return True
+        self._clear(namespace)
+        return self._upkeep.commit(namespace, partial(self._forget, namespace))
+
+    def _forget(self, namespace: bytes, writing: Writing) -> bool:
+        """Do it, unless a process has joined since: it would be left without the limits that it has stated."""
+        if self._upkeep.is_used_by_others(namespace):
+            return False
+        removing.forget(namespace, writing)
         return True
 
     # ---- in order of recency: `Scannable` ----

@@ -63,8 +63,8 @@ def fold(transaction: Transaction, lane: Lane) -> None:
 def living_counts(transaction: Transaction, opened: OpenEnvironment, namespace: bytes) -> tuple[int, ...]:
     """The sum of the lanes of ``namespace`` that are not in its totals."""
     total = (0,) * len(COUNTED)
-    for lane in opened.lanes.all():
-        if lane.namespace == namespace and not is_folded(transaction, lane):
+    for lane in opened.lanes.of(namespace):
+        if not is_folded(transaction, lane):
             total = added(total, lane.counts)
     return total
 
@@ -76,7 +76,7 @@ def count_all(opened: OpenEnvironment, namespace: bytes) -> dict[str, int]:
     freed in between may have been used again, so then all is read anew.
     """
     while True:
-        lanes = [lane for lane in opened.lanes.all() if lane.namespace == namespace]
+        lanes = opened.lanes.of(namespace)
         total = opened.lmdb.read(_sum, namespace, lanes)
         if opened.lanes.hold(lanes):
             return dict(zip(COUNTED, total, strict=True))

@@ -21,6 +21,7 @@ from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.place import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.relief import BALLAST_BYTES, SHORT, Reserve, make_room
+from batche.stores.lmdb.sweeping import Pass, Sweep
 from batche.stores.lmdb.writing import Writing
 
 ROUND: Final = 1.0
@@ -69,12 +70,12 @@ class Upkeep:
     def __init__(self, opened: OpenEnvironment, claims: Claims, stated: Limits, *, together: bool) -> None:
         self._opened = opened
         self._claims = claims
+        self._sweep = Sweep(opened.slots, claims)
         self._stated = stated
         self._together = together
         self._joined: set[bytes] = set()
         self._visited: set[bytes] = set()  # joined, or joined but for a transaction that nothing asked for yet
         self._join_again = 0.0
-        self._looked = float("-inf")
         self._candidates: dict[bytes, Candidates] = {}
         self._reserve = Reserve(opened.lmdb)
         self._hopeless_until = 0.0
@@ -110,9 +111,10 @@ class Upkeep:
         """
         self.join(namespace)
         dead: Sequence[Lane] = ()
-        if time.monotonic() - self._looked > ROUND:
+        if self._is_due():
             self._reserve.take()
             dead = self._find_dead()
+            self._opened.lmdb.check_readers()
         if room is not None and room < SHORT and not self._is_hopeless():
             self._make_room(namespace, need)
         return self._with_room(namespace, need, partial(self._commit, namespace, body, undo=undo, dead=dead))
@@ -161,20 +163,21 @@ class Upkeep:
         opened, domain, victims = self._opened, self.domain(namespace), self.victims(namespace)
         begun: list[Writing] = []
 
-        def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane]]:
+        def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane], Pass | None]:
             writing = Writing(transaction, opened.slots, domain)
             begun.append(writing)
-            self._claims.sweep(transaction)
+            swept = self._sweep.go_on(transaction)
             folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
             for lane in folded:
                 totals.fold(transaction, lane)
-            return body(writing), writing.finish(), folded
+            return body(writing), writing.finish(), folded, swept
 
-        def after(done: tuple[T, list[int], list[Lane]]) -> None:
+        def after(done: tuple[T, list[int], list[Lane], Pass | None]) -> None:
             for slot in done[1]:
                 opened.slots.free(slot)
             for lane in done[2]:
                 opened.lanes.free(lane)
+            self._sweep.committed(done[3])
             victims.settle()
             opened.slots.committed()
 
@@ -182,7 +185,6 @@ class Upkeep:
             for writing in begun:
                 writing.undo()
             victims.put_back()
-            self._claims.sweep_again()
             undo()
 
         return opened.lmdb.write(inside, after=after, undo=undone, patience=patience)[0]
@@ -205,7 +207,7 @@ class Upkeep:
             self._opened.lanes.take(namespace, workers.token, row)
             writing.limits = self._stated.applied_to(writing.limits, fallback)
 
-        self._commit(namespace, body, dead=self._find_dead(), patience=patience)
+        self._commit(namespace, body, dead=self._find_dead() if self._is_due() else (), patience=patience)
         self._opened.watch()
         self._joined.add(namespace)
         self._visited.add(namespace)
@@ -252,20 +254,27 @@ class Upkeep:
         self._joined.discard(namespace)
         self._visited.discard(namespace)
         workers, lanes = self._opened.workers, self._opened.lanes
-        left = [lane for lane in lanes.all() if lane.namespace == namespace]
-        for lane in left:
+        for lane in lanes.of(namespace):
             if lane.token == workers.token:  # taken when this environment was open in this process before
                 lanes.free(lane)
-        return not any(lane.token != workers.token and workers.alive(lane.row, lane.token) for lane in left)
+        return not self.is_used_by_others(namespace)
+
+    def is_used_by_others(self, namespace: bytes) -> bool:
+        """Whether another living process counts in a namespace. It stays so for a transaction that asks in itself."""
+        workers, lanes = self._opened.workers, self._opened.lanes.of(namespace)
+        return any(lane.token != workers.token and workers.alive(lane.row, lane.token) for lane in lanes)
 
     # ---- the dead ----
 
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._opened.looked > ROUND
+
     def _find_dead(self) -> list[Lane]:
         """The lanes of processes that died. Their claims are swept by the next writer."""
-        self._looked = time.monotonic()
+        self._opened.looked = time.monotonic()
         alive, lanes = self._opened.workers.alive, self._opened.lanes
-        tokens = {lane.token for lane in lanes.all() if not alive(lane.row, lane.token)}
-        dead = [lane for lane in lanes.all() if lane.token in tokens]  # read anew: they counted until they died
-        if dead:
-            self._claims.suspect()
-        return dead
+        tokens = {token for token, row in lanes.owners() if not alive(row, token)}
+        if not tokens:
+            return []
+        self._claims.suspect()
+        return [lane for lane in lanes.all() if lane.token in tokens]  # read only now: they counted until they died
