@@ -93,6 +93,8 @@ class OpenEnvironment:
         self.lmdb = Environment(path, durable=durable)
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
+        self.workers.on_lost.add(self.lanes)
+        self.lmdb.abandoned = self.lanes.after_fork  # who may have been taken for dead has no lane any more
         self.wakeups = Wakeups()
         self._default_limit = (float("-inf"), 0)
 

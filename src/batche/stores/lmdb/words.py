@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import weakref
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 from batche._places import as_store_error
 from batche._process import renew_after_fork
 from batche.errors import StoreError
+from batche.stores.lmdb import descriptors
 
 WORD: Final = 8
 _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -55,8 +57,8 @@ class Words:
     def _mapped(self) -> memoryview:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            size = os.fstat(descriptor).st_size
-            return memoryview(mmap.mmap(descriptor, size, **_NO_DESCRIPTOR)).cast("Q")
+            status = os.fstat(descriptor)
+            return _map(descriptor, status.st_size, (status.st_dev, status.st_ino))
         except ValueError as error:
             raise StoreError(str(self.path), f"is damaged: {error}; delete the directory") from error
         finally:
@@ -80,6 +82,22 @@ class Words:
         with as_store_error(str(self.path)):
             allocate(self.path, words * WORD)
         self._map()
+
+
+def _map(descriptor: int, size: int, file: descriptors.File) -> memoryview:
+    """Map ``file``. A map that keeps a descriptor of its own is not closed where that is somebody else's by then."""
+    if _NO_DESCRIPTOR:
+        return memoryview(mmap.mmap(descriptor, size, **_NO_DESCRIPTOR)).cast("Q")
+    before = descriptors.open_on({file})
+    mapped = mmap.mmap(descriptor, size)
+    own = dict.fromkeys(descriptors.open_on({file}).keys() - before.keys(), file)
+    view = memoryview(mapped).cast("Q")
+    weakref.finalize(view, descriptors.let_go, mapped, _nothing, own).atexit = False
+    return view
+
+
+def _nothing() -> None:
+    """Nothing refers to the map any more: so it is closed."""
 
 
 def allocate(path: Path, size: int) -> None:
