@@ -103,5 +103,8 @@ class Bell:
 @contextmanager
 def _listen(wakeups: Wakeups, keys: Sequence[Key]) -> Iterator[Bell]:
     bell = Bell(wakeups, keys)
-    with bell.listening:
-        yield bell
+    with bell.listening as listening:
+        try:
+            yield bell
+        finally:
+            listening.end()

@@ -79,10 +79,18 @@ class Listening:
         self._wakeups._add(self._keys, self._ring)
 
     def __enter__(self) -> Listening:
-        self.renew()
-        return self
+        try:
+            self.renew()
+            return self
+        except BaseException:
+            self.end()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """What the end of ``with`` does. Called inside of it as well: a signal handler may raise in one of the two."""
         self._wakeups._discard(self._keys, self._ring)

@@ -107,9 +107,7 @@ class Sweeping:
     def _write(self, world: World, number: int) -> World:
         return self._sweep(self._find_dead(world), number)
 
-    @stands_for(
-        "stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.claims:Claims.suspect"
-    )
+    @stands_for("stores.lmdb.upkeep:Upkeep._find_dead", "stores.lmdb.claims:Claims.suspect")
     def _find_dead(self, world: World) -> World:
         """Fold the lanes of the dead, once, and have their claims swept."""
         if "nobody looks for the dead" in self._flaws or all(

@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import lmdb
 from batche._process import renew_after_fork
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
+from batche.stores.lmdb import descriptors
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.trouble import as_trouble
@@ -35,6 +37,12 @@ LOCK_BYTES: Final = 1 << 16
 _CLOSING: Final = 1.0
 """Seconds that an environment which nobody uses any more may take to be closed before it is opened again."""
 _FIRST_PAGES: Final = 2
+_DESCRIPTORS: Final = 3
+"""What LMDB holds open: its file, the same for its meta pages, and the lock file."""
+LITTLE_PATIENCE: Final = 0.25
+"""Seconds that a writer waits for its turn which may be waited for by the one that has it."""
+LOOK: Final = 1.0
+"""Seconds for which readers take it that nobody has closed the files; every writer looks."""
 _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
 
@@ -86,6 +94,12 @@ class Environment:
         self._env: lmdb.Environment | None = None
         self._broken = ""
         self.epoch_read = _NONE_READ  # by the last read of any thread, and only for the files that are open
+        self._held: descriptors.Held | None = None
+        self._let_go: weakref.finalize[..., Any] | None = None  # closes what is open, where that is safe
+        self._look_again = 0.0
+        self.abandoned: Callable[[], object] = _nothing
+        """Called once this process has given the environment up."""
+        self._hasty = False  # whether the writer may be waiting for this process
         self._gate_file = LockFile(path / "gate")
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
@@ -96,23 +110,38 @@ class Environment:
         self._opening = RLock()
         self._turn = RLock()  # re-entrant so that an interrupted acquire can be told and undone
 
-    after_fork = _renew
+    def after_fork(self) -> None:
+        """In a forked child. Where the fork was made by the writer's own thread, its parent may be waiting for it."""
+        self._hasty = _is_mine(self._turn)
+        self._renew()
 
     def forked(self, *, clean: bool) -> None:
         """In a forked child: close what was inherited, so that the next use opens it anew; or never touch it."""
-        if not clean:
-            self._broken = "this process was forked while the store was in use, and cannot use it"
+        if clean:
+            self._close()
         elif self._env is not None:
-            self._env.close()
-            self._env = None
+            self._give_up("this process was forked while the store was in use, and cannot use it")
+
+    def _close(self) -> None:
+        let_go, self._let_go, self._env = self._let_go, None, None  # first, so that nobody takes it for lost
+        if let_go is not None:
+            let_go()
+
+    def _give_up(self, reason: str) -> None:
+        """Never use nor close the environment again."""
+        self._broken = reason
+        if self._let_go is not None:
+            self._let_go.detach()
+        descriptors.keep(self._env)
+        self.abandoned()
 
     def _open(self) -> lmdb.Environment:
         size = int(self.about()["map_size"])
         deadline = time.monotonic() + _CLOSING
         while True:
             try:
-                self._env = env = GATE.through(_opened, self.path, size, self.durable)
-            except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
+                self._env = env = GATE.through(self._opened, size)
+            except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
                 if "already open" not in str(error) or time.monotonic() > deadline:
                     raise as_trouble(self.path, error) from error
                 time.sleep(_FIRST_TRY)  # another thread has just dropped the last use of it, and is closing it
@@ -126,6 +155,44 @@ class Environment:
             GATE.through(env.reader_check)
         self.epoch_read = _NONE_READ
         return env
+
+    def _opened(self, size: int) -> lmdb.Environment:
+        env = _opened(self.path, size, self.durable)
+        self._note_files(env)
+        return env
+
+    def _note_files(self, env: lmdb.Environment) -> None:
+        """Note under which descriptors the files are open: LMDB does not tell, nor does it look."""
+        if not self._gate_file.is_open():
+            self._gate_file = LockFile(self.path / "gate")  # no turn is held, so no lock is lost
+        names = [os.stat(self.path / name, follow_symlinks=False) for name in ("data.mdb", "lock.mdb")]
+        self._held = descriptors.Held({(status.st_dev, status.st_ino) for status in names}, _DESCRIPTORS)
+        self._let_go = weakref.finalize(self, descriptors.let_go, env, env.close, self._held)
+        self._let_go.atexit = False  # exiting is safe without, and closing may block
+
+    def look(self) -> None:
+        """Give the environment up for ever where its files were closed for it: it would use those of somebody else.
+
+        While it is closed, as it is in a fork's child at first, nothing is lost, and it is opened anew at its next use.
+
+        Raises:
+            StoreError: it was given up, now or before.
+        """
+        self._look_again = time.monotonic() + LOOK
+        env, held = self._env, self._held
+        if env is None or held is None or self._broken or (held.are_open() and self._gate_file.is_open()):
+            self._check()
+        elif self._env is env:  # else it was closed, or opened anew, beside this look
+            self._give_up(
+                "cannot be used any more by this process, in which somebody closed its files (os.closerange, as "
+                "daemons do): close files before the first call, or in a forked child before its first"
+            )
+            descriptors.make_immortal(env)
+            self._check()
+
+    def _check(self) -> None:
+        if self._broken:
+            raise StoreError(str(self.path), self._broken)
 
     def about(self) -> dict[str, Any]:
         """What was written down when the environment was made."""
@@ -142,8 +209,7 @@ class Environment:
         return about
 
     def _handle(self) -> lmdb.Environment:
-        if self._broken:
-            raise StoreError(str(self.path), self._broken)
+        self._check()
         return self._env or self._open_again()
 
     def _open_again(self) -> lmdb.Environment:
@@ -159,6 +225,8 @@ class Environment:
 
     def read(self, body: Callable[..., T], *arguments: Any) -> T:
         """Run ``body(*arguments, transaction)`` in a read transaction. Waits for no writer."""
+        if time.monotonic() > self._look_again:
+            self.look()
         env = self._env if self._env is not None and not self._broken else self._handle()
         try:
             return GATE.through(_read, env, body, arguments)
@@ -189,6 +257,7 @@ class Environment:
 
     def check_readers(self) -> None:
         """Free the reader slots of the dead, and so the pages that these keep from being used again."""
+        self.look()  # with another file's locks it would take every reader for dead
         env = self._handle()
         with self._errors():
             GATE.through(env.reader_check)
@@ -217,13 +286,16 @@ class Environment:
 
     def in_turn(self, body: Callable[[], T], *, patience: float = PATIENCE) -> T:
         """Run ``body`` as the only writer of all processes, after at most ``patience`` seconds of waiting for it."""
+        self.look()
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
             if _is_mine(turn):
                 raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
+            self._handle()  # before the gate's file is locked: opening sees to it that it is the gate's
             try:
                 try:
-                    self._take(turn, patience)
+                    self._take(turn, min(patience, LITTLE_PATIENCE) if self._hasty else patience)
+                    self._hasty = False
                     return body()
                 finally:
                     self._give_back(turn)
@@ -241,7 +313,8 @@ class Environment:
     def _give_back(self, turn: Any) -> None:
         """Let the next one write, if this thread is the writer."""
         if _is_mine(turn):
-            fcntl.lockf(self._gate_file.descriptor, fcntl.LOCK_UN)
+            if self._gate_file.is_open():
+                fcntl.lockf(self._gate_file.descriptor, fcntl.LOCK_UN)
             turn.release()
 
     def _lock_gate_file(self, deadline: float, patience: float) -> None:
@@ -261,6 +334,7 @@ class Environment:
 
     def sync(self) -> None:
         """Have the operating system write all committed entries to the disk."""
+        self.look()
         env = self._handle()
         with self._errors():
             GATE.through(env.sync, True)
@@ -281,9 +355,8 @@ class Environment:
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
         with self._opening, GATE.alone() as nobody_inside:
-            if nobody_inside and self._env is not None:
-                self._env.close()
-                self._env = None
+            if nobody_inside:
+                self._close()
 
 
 def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, ...]) -> T:

@@ -66,12 +66,16 @@ class ForkGate:
         if os.getpid() != self._pid:
             raise ForkedUncleanlyError("forked without Python's fork hooks")
         try:
-            inside[thread] = None  # before the look: whoever begins to fork after it waits for this thread
-            if self._forking:
-                self._wait_for_fork(thread)
-            return operation(*arguments)
-        finally:
+            try:
+                inside[thread] = None  # before the look: whoever begins to fork after it waits for this thread
+                if self._forking:
+                    self._wait_for_fork(thread)
+                return operation(*arguments)
+            finally:
+                inside.pop(thread, None)
+        except BaseException:  # again, because it may have come in the midst of that
             inside.pop(thread, None)
+            raise
 
     def _wait_for_fork(self, thread: int) -> None:
         deadline = time.monotonic() + BOUND

@@ -9,22 +9,20 @@ from __future__ import annotations
 import os
 import weakref
 from collections import Counter, defaultdict
-from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import Final
 
 from batche._process import renew_after_fork
-
-_Inode = tuple[int, int]
+from batche.stores.lmdb.descriptors import File, file_of
 
 
 class _Open:
     """How many descriptors of each file are in use, and those that are to be closed once none is."""
 
     def __init__(self) -> None:
-        self.files: Counter[_Inode] = Counter()
-        self.unused: defaultdict[_Inode, list[int]] = defaultdict(list)
+        self.files: Counter[File] = Counter()
+        self.unused: defaultdict[File, list[int]] = defaultdict(list)
         self.after_fork()
         renew_after_fork(self)
 
@@ -42,18 +40,22 @@ class LockFile:
         with _OPEN.lock:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             status = os.fstat(self.descriptor)
-            inode = (status.st_dev, status.st_ino)
-            _OPEN.files[inode] += 1
-        self.close = weakref.finalize(self, _let_go, self.descriptor, inode)
+            self.file: File = (status.st_dev, status.st_ino)
+            _OPEN.files[self.file] += 1
+        self.close = weakref.finalize(self, _let_go, self.descriptor, self.file)
         self.close.atexit = False  # the kernel does it
 
+    def is_open(self) -> bool:
+        """Whether ``descriptor`` is still this file's: somebody may have closed it for us (`os.closerange`)."""
+        return file_of(self.descriptor) == self.file
 
-def _let_go(descriptor: int, inode: _Inode) -> None:
+
+def _let_go(descriptor: int, file: File) -> None:
     with _OPEN.lock:
-        _OPEN.files[inode] -= 1
-        _OPEN.unused[inode].append(descriptor)
-        if _OPEN.files[inode] <= 0:
-            del _OPEN.files[inode]
-            for unused in _OPEN.unused.pop(inode):
-                with suppress(OSError):  # somebody closed it for us
+        _OPEN.files[file] -= 1
+        _OPEN.unused[file].append(descriptor)
+        if _OPEN.files[file] <= 0:
+            del _OPEN.files[file]
+            for unused in _OPEN.unused.pop(file):
+                if file_of(unused) == file:  # else somebody closed it for us, and it may be theirs by now
                     os.close(unused)

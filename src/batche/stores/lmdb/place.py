@@ -130,6 +130,8 @@ class OpenEnvironment:
         self.lmdb = Environment(path, durable=durable)
         self.slots = slots.Slots(path)
         self.lanes = counts.Lanes(path)
+        self.workers.on_lost.add(self.lanes)
+        self.lmdb.abandoned = self.lanes.after_fork  # who may have been taken for dead has no lane any more
         self.wakeups = Wakeups()
         self.looked = float("-inf")
         """When this process last looked for others that died."""

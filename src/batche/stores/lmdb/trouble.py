@@ -17,6 +17,8 @@ from batche.errors import StoreError
 _LITTLE: Final = 16 << 20
 """Free bytes below which a write that was cut short (EIO) is taken to have met the end of the room."""
 _REMEDIES: Final[dict[type[Exception], str]] = {
+    lmdb.LockError: "a process of another PID namespace (a container) that has this one's pid uses it: give each "
+    "namespace a directory of its own, or all of them one namespace",
     lmdb.ReadersFullError: "all its reader slots are in use: have fewer threads and processes read at one time",
     lmdb.MapResizedError: "it has grown beyond the map of this process: raise the limit of address space (ulimit -v)",
 }
@@ -32,7 +34,7 @@ def as_trouble(path: Path, error: Exception) -> StoreError:
     if isinstance(error, lmdb.Error) and _is_for_lack_of_room(path, error):
         return StoreFullError(str(path), FULL)
     code: int | None = getattr(error, "code", None)  # of LMDB's errors; those of the system have an errno
-    if code is not None and code in PASSING:
+    if code is not None and code in PASSING and type(error) not in _REMEDIES:
         error = OSError(code, os.strerror(code))
     if isinstance(error, OSError):
         return store_error(str(path), error)

@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import sys
+import weakref
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 from batche._places import as_store_error
 from batche._process import renew_after_fork
 from batche.errors import StoreError
+from batche.stores.lmdb import descriptors
 
 WORD: Final = 8
 _FULL_SYNC: Final = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's own cache
@@ -57,8 +59,8 @@ class Words:
     def _mapped(self) -> memoryview:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            size = os.fstat(descriptor).st_size
-            return memoryview(mmap.mmap(descriptor, size, **_NO_DESCRIPTOR)).cast("Q")
+            status = os.fstat(descriptor)
+            return _map(descriptor, status.st_size, (status.st_dev, status.st_ino))
         except ValueError as error:
             raise StoreError(str(self.path), f"is damaged: {error}; delete the directory") from error
         finally:
@@ -85,6 +87,22 @@ class Words:
             if synced:
                 sync_path(self.path)
         self._map()
+
+
+def _map(descriptor: int, size: int, file: descriptors.File) -> memoryview:
+    """Map ``file``. A map that keeps a descriptor of its own is not closed where that is somebody else's by then."""
+    if _NO_DESCRIPTOR:
+        return memoryview(mmap.mmap(descriptor, size, **_NO_DESCRIPTOR)).cast("Q")
+    before = descriptors.open_on({file})
+    mapped = mmap.mmap(descriptor, size)
+    own = descriptors.Held({file}, 1, known=before)
+    view = memoryview(mapped).cast("Q")
+    weakref.finalize(view, descriptors.let_go, mapped, _nothing, own).atexit = False
+    return view
+
+
+def _nothing() -> None:
+    """Nothing refers to the map any more: so it is closed."""
 
 
 def allocate(path: Path, size: int) -> None:

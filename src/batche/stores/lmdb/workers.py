@@ -20,8 +20,9 @@ from enum import Enum
 from pathlib import Path
 from threading import RLock
 from typing import Final
+from weakref import WeakSet
 
-from batche._process import random_word, renew_after_fork
+from batche._process import Forkable, random_word, renew_after_fork
 from batche.errors import StoreError
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import WORD, Words, allocate
@@ -67,6 +68,8 @@ class Workers:
         self._locks = LockFile(directory / "workers.lock")
         self._directory = directory
         self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
+        self.on_lost: WeakSet[Forkable] = WeakSet()
+        """What belongs to this process's rows, and is to be begun anew with them."""
         self._reset()
         renew_after_fork(self)
 
@@ -92,11 +95,22 @@ class Workers:
             raise StoreError(
                 str(self._directory), "cannot be used by a process that was forked without Python's fork hooks"
             )
+        self.look()
         if not self._rows:
             with self._mutex:
                 if not self._rows:
                     self._take_row()
         return self._rows[0]
+
+    def look(self) -> None:
+        """Begin anew where somebody has closed the lock file for us, and so told the others that this process died."""
+        if not self._locks.is_open():
+            with self._mutex:
+                if not self._locks.is_open():
+                    self._locks = LockFile(self._directory / "workers.lock")
+                    self._reset()
+            for lost in list(self.on_lost):
+                lost.after_fork()
 
     def begin(self) -> Handle:
         """Write down a call that is about to claim."""
@@ -184,6 +198,7 @@ class Workers:
         return self._words[start], self._words[start + 1]
 
     def _is_locked(self, row: int, rows: int = 1) -> bool:
+        self.look()  # the locks of another file would tell that everybody is dead
         ask = _pack_flock(row, rows)
         return _lock_type(fcntl.fcntl(self._locks.descriptor, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
 
@@ -191,7 +206,7 @@ class Workers:
         """Whether the kernel is taking the process apart: its lock may take half a second to drop, by its memory."""
         start = row * ROW_WORDS
         pid, started, namespace = (self._words[start + i] for i in (2, 3, 4))
-        if not (_LINUX and started and namespace == pid_namespace()):
+        if not (_LINUX and started and namespace and namespace == pid_namespace()):
             return False
         try:
             return is_exiting(pid, started)
@@ -219,8 +234,13 @@ def _lock_type(answer: bytes) -> int:
 
 
 def pid_namespace() -> int:
-    """The inode of this process's PID namespace; 0 where there is no such thing."""
+    """The inode of this process's PID namespace; 0 where there is none, or where ``/proc`` tells of another one's pids.
+
+    So it is after ``unshare --pid`` without a ``/proc`` of its own: there a pid means somebody else, or nobody.
+    """
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return 0
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return 0

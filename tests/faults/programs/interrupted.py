@@ -1,0 +1,190 @@
+"""Calls that an exception ends at a step of the test's choice, and what is left of them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from batche import _calls as calls
+from batche.stores.lmdb import records
+from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.gate import GATE
+from batche.stores.lmdb.place import _REGISTRY
+from batche.stores.lmdb.records import ENTRY
+from batche.stores.lmdb.workers import State
+from batche.stores.lmdb.writing import claimed_keys
+from tests.faults._injection import Steps, raiser
+from tests.processes._tools import Scene, until
+from tests.processes.programs import scenes
+from tests.processes.programs.scenes import function
+
+ITEMS: Final = 3
+"""Items of each batch."""
+_told: dict[int, str] = {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call came to its end, and what it left in its process that it must not leave.
+
+    Ended by ``answer``, or by the error whose name is ``error``; ``place`` says where that was injected.
+    """
+
+    places: list[str]
+    place: str
+    answer: list[int] | None
+    error: str
+    left: list[str]
+
+
+# ---- what calls do ----
+
+
+def as_told(scene: Scene, items: list[Any]) -> None:
+    """What this process was told to do with a batch that begins so; else just compute."""
+    order = _told.pop(items[0], "")
+    if order == "abandon":
+        raise KeyboardInterrupt
+    if order == "hold":
+        scenes.held(scene, items)
+
+
+def batch_of(number: int) -> list[int]:
+    """A batch of items that no other number has."""
+    return [ITEMS * number + item for item in range(ITEMS)]
+
+
+def answer_to(items: list[int]) -> list[int]:
+    return [10 * item for item in items]
+
+
+def hold(scene: Scene, items: list[int]) -> list[int]:
+    """Compute, until the test says go."""
+    _told[items[0]] = "hold"
+    return scenes.call(scene, as_told, items)
+
+
+def abandon(scene: Scene, items: list[int]) -> None:
+    """Leave claims behind as an owner does that an interrupt has ended."""
+    _told[items[0]] = "abandon"
+    try:
+        scenes.call(scene, as_told, items)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("nothing was computed, so nothing is abandoned")
+
+
+# ---- the call that is interrupted ----
+
+
+def interrupt(scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
+    """Make a call in this thread, with ``error`` raised at ``step``."""
+    return _interrupted(scene, kind, step, error, partial(function(scene, as_told), items))
+
+
+def interrupt_waiting(scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
+    """The same, for a call that waits for another process, which goes on once this one waits, or has ended."""
+    over = threading.Event()
+    listeners = function(scene, as_told).store.wakeups._listeners
+
+    def let_go() -> None:
+        until(lambda: listeners or over.is_set(), "the call waits, or has ended")
+        scene.flag(f"go-{items[0]}").set()
+
+    helper = threading.Thread(target=let_go)
+    helper.start()
+    try:
+        return interrupt(scene, kind, step, error, items)
+    finally:
+        over.set()
+        helper.join()
+
+
+def _interrupted(
+    scene: Scene, kind: str, step: int, error: type[BaseException], call: Callable[[], list[int]]
+) -> Ended:
+    answer, caught = None, ""
+    with Steps(kind, step, raiser(error)) as steps:
+        try:
+            answer = call()
+        except BaseException as raised:
+            caught = type(raised).__name__
+    gc.collect(1)  # what the error's traceback holds
+    return Ended(
+        steps.places,
+        steps.places[step - 1] if len(steps.places) >= step > 0 else "",
+        answer,
+        caught,
+        leftovers(function(scene, as_told)),
+    )
+
+
+def leftovers(cached: Any) -> list[str]:
+    """What is held still in this process, where no call is under way."""
+    inside = [*GATE._inside, *GATE._forking]
+    GATE._inside.clear()  # so that the rest can be looked at
+    environment, listeners = cached.store._opened.lmdb, len(cached.store.wakeups._listeners)
+    cached.store.wakeups._listeners.clear()
+    held = {
+        "the gate": inside,
+        "the writer's turn": environment._turn._is_owned(),
+        "the registry's lock": _REGISTRY.lock._is_owned(),  # type: ignore[attr-defined]  # typeshed leaves it out
+        "a reader": "no active readers" not in environment._handle().readers(),
+        "a claim": claims_that_hold(cached),
+        "a listener": listeners,
+        "an enclosing call that holds": calls.youngest_holder(),
+    }
+    return [name for name, is_held in held.items() if is_held]
+
+
+def claims_that_hold(cached: Any) -> int:
+    """The claims of this process that hold."""
+    opened = cached.store._opened
+    raws = opened.lmdb.read(lambda transaction: claimed_keys(transaction, b"", 100_000))
+    handles = [claim.handle for _, raw in raws if (claim := records.unpack_claim(raw))]
+    workers = opened.workers
+    return sum(handle.token == workers.token and workers.state(handle) is State.RUNNING for handle in handles)
+
+
+def reports(scene: Scene) -> list[str]:
+    return sorted(function(scene, as_told)._reports._said)
+
+
+# ---- what comes after it ----
+
+
+def follow(scene: Scene, items: list[int]) -> tuple[list[int], int]:
+    """Another caller's call with the same items: its answer, and how many were waited for."""
+    waits = scenes.info(scene, as_told).waits
+    answer = scenes.call(scene, as_told, items)
+    return answer, scenes.info(scene, as_told).waits - waits
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Positions that were counted, and entries and bytes: as counted, and as they are."""
+
+    positions: int
+    stored: tuple[int, int]
+    recounted: tuple[int, int]
+
+
+def count(scene: Scene) -> Counted:
+    cached = function(scene, as_told)
+    told = cached.cache_info()
+    sizes = cached.store._opened.lmdb.read(_sizes)
+    return Counted(told.hits + told.misses + told.waits, (told.currsize, told.bytes), (len(sizes), sum(sizes)))
+
+
+def _sizes(transaction: Transaction) -> list[int]:
+    cursor = transaction.cursor()
+    sizes = []
+    there = cursor.set_range(ENTRY)
+    while there and cursor.key().startswith(ENTRY):
+        sizes.append(records.size_of(len(cursor.value()) - records.OVERHEAD_BYTES))
+        there = cursor.next()
+    return sizes

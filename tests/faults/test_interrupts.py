@@ -1,0 +1,109 @@
+"""Guarantees 4 and 9: whatever ends a call at whatever step, nothing of it stays behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.faults._injection import KINDS, sample
+from tests.faults.programs import interrupted
+from tests.faults.programs.interrupted import ITEMS, Ended, answer_to, as_told, batch_of
+from tests.processes._tools import Actor, Cast, Scene, Task
+from tests.processes.programs.scenes import call, contains
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+
+
+class Signalled(Exception):
+    """What a signal's handler raises."""
+
+
+ERRORS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Signalled)
+STEPS: Final = 12
+"""Steps of each kind of call at which something is raised, where not all are tried."""
+
+
+class Stage:
+    """A process whose calls are interrupted, and another one that looks at what they left, call by call."""
+
+    def __init__(self, cast: Cast, directory: Path, prepare: str) -> None:
+        self.victim, self.other = cast.actors(2)
+        self.wrong: list[str] = []
+        self._directory = directory
+        self._prepare = prepare
+        self._number = 0
+        self._scene = self._new_scene()
+
+    def _new_scene(self) -> Scene:
+        directory = self._directory / str(self._number)
+        directory.mkdir()
+        return Scene.at(directory, maxsize=5) if self._prepare == "evicts" else Scene.at(directory)
+
+    def interrupt(self, kind: str, step: int, error: type[BaseException]) -> Ended:
+        """Interrupt one call, and have both processes look at what it left."""
+        self._number += 1
+        if self._prepare == "opens":
+            self._scene = self._new_scene()
+        items = batch_of(self._number)
+        owning = self._make_ready(items)
+        before = self._run(self.victim, interrupted.count).positions if self._prepare != "opens" else 0
+        ended = self._interrupted(kind, step, error, items)
+        if owning is not None:
+            assert owning.result() == answer_to(items)
+        self._look(ended, items, error, before)
+        return ended
+
+    def _make_ready(self, items: list[int]) -> Task | None:
+        """Bring about what the call shall meet; what the other process goes on with meanwhile."""
+        if self._prepare == "hits":
+            self._run(self.other, call, as_told, items)
+        elif self._prepare == "takes over":
+            self._run(self.other, interrupted.abandon, items)
+        elif self._prepare == "waits":
+            owning = self.other.begin(interrupted.hold, self._scene, items)
+            self._scene.flag(f"inside-{items[0]}").wait()
+            return owning
+        return None
+
+    def _interrupted(self, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
+        run = interrupted.interrupt_waiting if self._prepare == "waits" else interrupted.interrupt
+        ended: Ended = self.victim.begin(run, self._scene, kind, step, error, items, in_main_thread=True).result()
+        return ended
+
+    def _look(self, ended: Ended, items: list[int], error: type[BaseException], before: int) -> None:
+        followed = self._run(self.other, interrupted.follow, items)
+        again = self._run(self.victim, call, as_told, items)
+        stored = self._run(self.victim, contains, as_told, items)
+        counted = self._run(self.victim, interrupted.count)
+        finished = (3 if self._prepare == "waits" else 2) * ITEMS
+        right = {
+            "its end": ended.error == error.__name__ or ended.answer == answer_to(items),
+            "another caller's answer": followed == (answer_to(items), 0),
+            "the next answer": again == answer_to(items),
+            "what is stored": stored == [True] * ITEMS,
+            "positions counted": finished <= counted.positions - before <= finished + ITEMS,
+            "entries counted": counted.stored == counted.recounted,
+        }
+        wrong = [*ended.left, *(name for name, is_right in right.items() if not is_right)]
+        if wrong:
+            self.wrong.append(f"{error.__name__} at {ended.place}: {', '.join(wrong)}")
+
+    def _run(self, actor: Actor, function: Callable[..., Any], *arguments: Any) -> Any:
+        return actor.run(function, self._scene, *arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prepare", ["misses", "hits", "waits", "evicts", "takes over", "opens"])
+def test_an_exception_at_any_step_of_a_call_leaves_nothing_behind(tmp_path: Path, prepare: str, kind: str) -> None:
+    with Cast() as cast:
+        stage = Stage(cast, tmp_path, prepare)
+        stage.interrupt(kind, 0, KeyboardInterrupt)  # the first call joins and opens
+        places = stage.interrupt(kind, 0, KeyboardInterrupt).places
+        assert stage.wrong == []
+        for number, step in enumerate(sample(places, STEPS, seed=len(prepare), thorough=prepare != "opens")):
+            stage.interrupt(kind, step, ERRORS[number % len(ERRORS)])
+    assert stage.wrong == []
