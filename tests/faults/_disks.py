@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -98,7 +99,8 @@ def fill(disk: Path, leave: int = 0) -> None:
     descriptor = os.open(disk / "filler", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while (more := room(disk) - leave) > 0:
-            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, more)
+            with contextlib.suppress(OSError):  # a writer took some of it meanwhile
+                os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, more)
     finally:
         os.close(descriptor)
 
