@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
+from batche._binding import FOREVER
 from batche._binding import Bound as Binding
 from batche._cached import WARMED, Cached
 from batche._coroutines import is_async, mark_async
 from batche._drive import ask_store, drive
 from batche._drive_async import ask_store_async, drive_async, in_thread
 from batche._engine import Run
+from batche._hooks import hooks
 from batche._methods import AsyncCachedMethod, CachedMethod
 from batche._namespace import Declared
 from batche._plan import split
@@ -35,11 +37,15 @@ class CachedFunction(Cached[P, R]):
         bound = self._signature.bind(args, kwargs)
         if self._signature.may_be_uncached and self._signature.is_uncached(bound.batch):
             return self.__wrapped__(*args, **kwargs)  # type: ignore[no-any-return]  # what the function returns
-        items = self._items(bound)
+        items = self._signature.items(bound.batch)
         if not items:
             return []  # type: ignore[return-value]  # the answer is always a list
+        if self._checks is not None:
+            self._checks.batch(items)
 
-        use = self._bound()
+        use = self._use
+        if use is None or use.until != FOREVER or hooks.off:
+            use = self._bound()
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
