@@ -123,7 +123,7 @@ class ResultLengthError(_Fields, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.function}: batch function must return a list of predictions of the same length "
-            f"as the batch: it was given {self.expected} items and returned {self.got}"
+            f"as the batch: it was given {self.expected} item{'s' * (self.expected != 1)} and returned {self.got}"
         )
 
 
