@@ -40,8 +40,8 @@ class Claims:
         self._died: dict[Handle, float] = {}  # who was first found dead when, as long as its claims are left
 
     def begin(self, call: Call) -> None:
-        """Write ``call`` down among the running ones, once."""
-        if call.handle is None:
+        """Write ``call`` down among the running ones, once; again where another table has taken the place of theirs."""
+        if call.handle is None or call.handle.token != self._workers.token:
             call.handle = self._workers.begin()
 
     def end(self, call: Call, *, abandoned: bool) -> None:

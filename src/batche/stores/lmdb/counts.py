@@ -21,12 +21,17 @@ from batche.stores.lmdb.words import WORD, Words, allocate
 LANE_WORDS: Final = 16
 _TOKEN, _NAMESPACE, _ROW, _COUNTS = 0, 2, 3, 8
 _FIRST_LANES: Final = 32
+IDENTITY: Final = 0
+"""The word that says which environment the lanes are of: the first lane is nobody's."""
+LEAST_BYTES: Final = (1 + _FIRST_LANES) * LANE_WORDS * WORD
+_MOST: Final = 1 << 62
+"""A count that is larger was never counted."""
 _INDEX: Final = {name: index for index, name in enumerate(COUNTED)}
 
 
-def new_table(directory: Path) -> None:
-    """Make the lanes of a new environment."""
-    allocate(directory / "counts", _FIRST_LANES * LANE_WORDS * WORD)
+def new_table(directory: Path, identity: int = 1, *, inside: int | None = None) -> None:
+    """Make the lanes of the new environment ``identity``."""
+    allocate(directory / "counts", LEAST_BYTES, mark=(IDENTITY, identity), inside=inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,8 @@ class Lane:
 class Lanes:
     """The lanes of one environment."""
 
-    def __init__(self, directory: Path) -> None:
-        self._table = Words(directory / "counts")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+        self._table = Words(directory / "counts", unit=LANE_WORDS, inside=inside)
         self.after_fork()
         renew_after_fork(self)
 
@@ -94,10 +99,10 @@ class Lanes:
     def _find_free(self) -> int:
         self._table.refresh()
         tokens = self._table.view[::LANE_WORDS].tolist()
-        if 0 not in tokens:
+        if 0 not in tokens[1:]:
             self._table.grow(len(self._table))
             return len(tokens)
-        return tokens.index(0)
+        return tokens.index(0, 1)
 
     def drop(self, namespace: bytes) -> None:
         """Give up this process's lane of ``namespace``, whose counts nobody will ask for."""
@@ -110,7 +115,7 @@ class Lanes:
         """Every lane in use, as it stands."""
         self._table.refresh()
         words = self._table.view
-        for start in range(0, len(words), LANE_WORDS):
+        for start in range(LANE_WORDS, len(words), LANE_WORDS):
             lane = words[start : start + LANE_WORDS].tolist()
             if lane[_TOKEN]:
                 yield Lane(
@@ -118,7 +123,7 @@ class Lanes:
                     (lane[_TOKEN], lane[_TOKEN + 1]),
                     lane[_NAMESPACE].to_bytes(8, "big"),
                     lane[_ROW],
-                    tuple(lane[_COUNTS : _COUNTS + len(COUNTED)]),
+                    tuple(count if count < _MOST else 0 for count in lane[_COUNTS : _COUNTS + len(COUNTED)]),
                 )
 
     def hold(self, lanes: Sequence[Lane]) -> bool:

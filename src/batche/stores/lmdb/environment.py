@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,26 +14,40 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import lmdb
 
+from batche._places import as_store_error, entered
 from batche._process import renew_after_fork
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
+from batche.stores.lmdb.damage import FORMAT, LOCK_BYTES, DamagedError, UnreadableError, read_format
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
+from batche.stores.lmdb.records import IDENTITY
 from batche.stores.lmdb.words import allocate
 
-FORMAT: Final = 1
-"""The version of all that is written in an environment's directory."""
 MAP_BYTES: Final = 64 << 30
 """Address space, not room: it is fixed at creation, because resizing a shared map breaks other processes."""
+_FIRST_MAP: Final = 1 << 20
 READERS: Final = 1022
 """As many as fit in a lock file of `LOCK_BYTES`."""
-LOCK_BYTES: Final = 1 << 16
 _CLOSING: Final = 1.0
 """Seconds that an environment which nobody uses any more may take to be closed before it is opened again."""
 _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
 
 T = TypeVar("T")
+
+
+_DAMAGE: Final = (
+    UnreadableError,
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+)
+"""What says that the file itself is wrong."""
+_SPENT: Final = (lmdb.PanicError, lmdb.BadTxnError)
+"""What says that this process cannot use the file as it has it open: it may be fine when it is opened again."""
 
 
 class Transaction(Protocol):
@@ -69,13 +84,18 @@ class Environment:
     they are decoded outside.
     """
 
-    def __init__(self, path: Path, *, durable: bool = False) -> None:
+    def __init__(self, path: Path, *, durable: bool = False, inside: int | None = None) -> None:
         self.path = path
         self.durable = durable
+        self.damaged = 0
+        """How often reading or writing has found the file to be wrong since it was examined."""
+        self.spent = False
+        """Whether it must be closed and opened again to go on."""
         self._env: lmdb.Environment | None = None
         self._broken = ""
         self.epoch_read = _NONE_READ  # by the last read of any thread, and only for the files that are open
-        self._gate_file = LockFile(path / "gate")
+        self._file: tuple[int, int] | None = None
+        self._gate_file = LockFile(path / "gate", inside=inside)
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
         renew_after_fork(self)
@@ -111,32 +131,30 @@ class Environment:
                 return env
 
     def _opened(self, size: int) -> lmdb.Environment:
-        env = lmdb.open(
-            str(self.path),
-            map_size=size,
-            create=True,
-            mode=0o600,
-            sync=self.durable,
-            metasync=self.durable,
-            max_readers=READERS,
-            max_spare_txns=0,
-            lib_version=0,
-        )
-        env.reader_check()
-        self.epoch_read = _NONE_READ
-        return env
+        with self._entered() as directory:
+            env = _open_lmdb(directory, size, self.path, durable=self.durable)
+            env.reader_check()
+            self.epoch_read = _NONE_READ
+            return env
+
+    @contextmanager
+    def _entered(self) -> Iterator[int]:
+        """A descriptor of the directory, checked to be private and to hold the file that was opened first."""
+        with as_store_error(str(self.path)), entered(self.path) as directory:
+            status = os.stat("data.mdb", dir_fd=directory, follow_symlinks=False)
+            file = (status.st_dev, status.st_ino)
+            if self._file not in (None, file):
+                raise StoreError(str(self.path), "was replaced while it was in use")
+            self._file = file
+            yield directory
 
     def about(self) -> dict[str, Any]:
         """What was written down when the environment was made."""
         try:
-            about: dict[str, Any] = json.loads((self.path / "format").read_bytes())
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                str(self.path), f"is not a store, or is damaged ({error}); delete the directory"
-            ) from error
-        if about.get("format") != FORMAT:
-            raise StoreError(str(self.path), f"was written by another version of batche (format {about.get('format')})")
-        return about
+            with self._entered() as directory:
+                return read_format(directory)
+        except DamagedError as error:
+            raise error.at(self.path) from error
 
     def _handle(self) -> lmdb.Environment:
         if self._broken:
@@ -148,13 +166,17 @@ class Environment:
             return self._env or self._open()
 
     def _trouble(self, error: Exception) -> StoreError:
-        return StoreError(str(self.path), f"{type(error).__name__}: {error}")
+        self.damaged += 2 if isinstance(error, UnreadableError) else isinstance(error, _DAMAGE)
+        self.spent |= isinstance(error, _SPENT)
+        kind = DamagedError if isinstance(error, _DAMAGE) else StoreError
+        remedy = "; it may be damaged: it is set aside if this is so, or delete it" if kind is DamagedError else ""
+        return kind(str(self.path), f"{type(error).__name__}: {error}{remedy}")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
+        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error, UnreadableError) as error:
             raise error if isinstance(error, StoreError) else self._trouble(error) from error
 
     def read(self, body: Callable[..., T], *arguments: Any) -> T:
@@ -166,7 +188,7 @@ class Environment:
             with self._errors():
                 GATE.through(env.reader_check)
                 return GATE.through(_read, env, body, arguments)
-        except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
+        except (GateClosedError, ForkedUncleanlyError, lmdb.Error, UnreadableError) as error:
             if self._env is env or not isinstance(error, lmdb.Error):
                 raise self._trouble(error) from error
             with self._errors():  # it was closed beside this call
@@ -233,6 +255,7 @@ class Environment:
             if nobody_inside and self._env is not None:
                 self._env.close()
                 self._env = None
+                self.spent = False
 
 
 def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -252,17 +275,48 @@ def _is_mine(turn: Any) -> bool:
     return bool(turn._is_owned())  # as Condition does
 
 
-def make(path: Path, **about: Any) -> None:
-    """Make the files of a new environment in an empty or half-made directory. The caller has it to itself.
+def _open_lmdb(directory: int, size: int, path: Path, *, durable: bool) -> lmdb.Environment:
+    """Open the files in ``directory``, whatever its ``path`` leads to by now.
+
+    LMDB wants a path: on Linux that of the descriptor. Elsewhere the path is looked at before and after, and what
+    remains is somebody who can rename the directory, and does so twice in between.
+    """
+    name = f"/proc/self/fd/{directory}"
+    by_descriptor = os.path.exists(name)
+    env = lmdb.open(
+        name if by_descriptor else str(path),
+        map_size=size,
+        create=False,
+        mode=0o600,
+        sync=durable,
+        metasync=durable,
+        max_readers=READERS,
+        max_spare_txns=0,
+        lib_version=0,
+    )
+    if not by_descriptor and not os.path.samestat(os.fstat(directory), path.lstat()):
+        env.close()
+        raise StoreError(str(path), "was replaced while it was being opened")
+    return env
+
+
+def _make_data(path: Path, identity: int, directory: int) -> None:
+    with _open_lmdb(directory, _FIRST_MAP, path, durable=False) as env, env.begin(write=True) as transaction:
+        transaction.put(IDENTITY, identity.to_bytes(8, "big"))
+
+
+def make(path: Path, identity: int, directory: int, **about: Any) -> None:
+    """Make the files of a new environment in its empty ``directory``. The caller has it to itself.
 
     What is mapped is allocated in full first: opening on a full file system would be SIGBUS, this is an error.
     """
+    about = {"format": FORMAT, "identity": identity, "map_size": MAP_BYTES, **about}
+    allocate(path / "lock.mdb", LOCK_BYTES, inside=directory)
+    allocate(path / "gate", 1, inside=directory)
     try:
-        allocate(path / "lock.mdb", LOCK_BYTES)
-        allocate(path / "gate", 1)
-        written = json.dumps({"format": FORMAT, "map_size": MAP_BYTES, **about})
-        draft = path / "format.new"
-        draft.write_text(written)
-        draft.rename(path / "format")
-    except OSError as error:
+        GATE.through(_make_data, path, identity, directory)
+    except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
         raise StoreError(str(path), f"cannot be made: {error}") from error
+    draft = os.open("format", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    with open(draft, "wb") as file:  # text would import a codec: not fork-safe
+        file.write(json.dumps(about).encode())

@@ -101,6 +101,9 @@ def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) ->
         if slot >= known:
             words = slots.refresh()
             known = len(words)
+            if slot >= known:  # whole, but of another table
+                append(None)
+                continue
         if words[slot] < moment:  # noqa: PLR1730 - max() is a call, and a store that is not needed takes the line away
             words[slot] = moment
         append((raw[HEAD_BYTES:-CHECKSUM_BYTES], stored))

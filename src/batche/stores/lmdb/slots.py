@@ -23,22 +23,25 @@ DOMAIN: Final = 2 * CHUNK
 """From a slot's tick word to the word of its domain."""
 _CHUNK_WORDS: Final = 3 * CHUNK
 HEADER_WORDS: Final = 512
+IDENTITY: Final = HEADER_WORDS - 1
+"""The word that says which environment the table is of."""
+LEAST_BYTES: Final = (HEADER_WORDS + _CHUNK_WORDS) * WORD
 _OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _LAST_TICK = range(6)
 FREE: Final = (1 << 64) - 1
 """The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
 _MASK: Final = (1 << 64) - 1
 
 
-def new_table(directory: Path) -> None:
-    """Make the table of a new environment: a header and one chunk of slots."""
-    allocate(directory / "slots", (HEADER_WORDS + _CHUNK_WORDS) * WORD)
+def new_table(directory: Path, identity: int = 0, *, inside: int | None = None) -> None:
+    """Make the table of the new environment ``identity``: a header and one chunk of slots."""
+    allocate(directory / "slots", LEAST_BYTES, mark=(IDENTITY, identity), inside=inside)
 
 
 class Slots:
     """The slot table of one environment. Everything but `use` and the reading of words is for writers."""
 
-    def __init__(self, directory: Path) -> None:
-        self._table = Words(directory / "slots")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+        self._table = Words(directory / "slots", head=HEADER_WORDS, unit=_CHUNK_WORDS, inside=inside)
 
     @property
     def words(self) -> memoryview:

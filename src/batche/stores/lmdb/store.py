@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from batche._capacity import limits, scarce
-from batche._places import as_store_error, make_private_directory, path_place
+from batche._places import BegunAnewError, as_store_error, make_private_directory, path_place
 from batche._reports import logger
 from batche._types import NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
+from batche.errors import StoreError
 from batche.stores.base import Answer, attempt
 from batche.stores.lmdb import reading, records, removing, totals
 from batche.stores.lmdb.claims import Claims
@@ -24,6 +26,9 @@ from batche.stores.lmdb.records import DOMAIN, Domain
 from batche.stores.lmdb.upkeep import Limits, Upkeep
 from batche.stores.lmdb.workers import Handle, State
 from batche.stores.lmdb.writing import Writing, namespace_of
+
+RETRY: Final = 1.0
+"""Seconds after which a store that was lost, and could not be opened anew, is tried again."""
 
 
 class Owners(list["Owner | None"]):
@@ -65,27 +70,36 @@ class LmdbStore:
     ) -> None:
         stated = Limits(*limits(maxsize, max_bytes))
         place = path_place(path)
-        make_private_directory(place)
-        opened = open_place(place).environment("store", durable=durable, map_size=_map_size(stated))
+        self._open = partial(_open_shared, place, durable=durable, map_size=_map_size(stated))
         self._configuration: dict[str, Any] | None = {
             "path": place,
             "maxsize": maxsize,
             "max_bytes": max_bytes,
             "durable": durable,
         }
+        try:
+            opened = self._open()
+        except BegunAnewError as error:
+            logger.warning("%s", error)
+            opened = self._open()
         self._set_up(opened, stated, together=True)
 
     @classmethod
-    def of_function(cls, place: Path, directory: str, stated: Limits, **about: Any) -> LmdbStore:
-        """The store of one function name in a place: its limits count each namespace by itself."""
+    def of_function(cls, place: Path | Callable[[], Path], directory: str, stated: Limits, **about: Any) -> LmdbStore:
+        """The store of one function name in a place: its limits count each namespace by itself.
+
+        ``place`` is a directory, or what finds it, and makes it again where it was removed.
+        """
         store = cls.__new__(cls)
         store._configuration = None
-        opened = open_place(place).environment(directory, map_size=_map_size(stated), **about)
-        store._set_up(opened, stated, together=False)
+        store._open = partial(_open_in, place, directory, map_size=_map_size(stated), **about)
+        store._set_up(store._open(), stated, together=False)
         return store
 
     def _set_up(self, opened: OpenEnvironment, stated: Limits, *, together: bool) -> None:
         self._opened = opened
+        self._stated = stated
+        self._trouble: tuple[float, StoreError] | None = None
         self._claims = Claims(opened)
         self._upkeep = Upkeep(opened, self._claims, stated, together=together)
         self._together = together
@@ -102,11 +116,56 @@ class LmdbStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._opened.place.path)!r})"
 
+    # ---- what it is in ----
+
+    def _look(self) -> None:
+        """See whether the files are still there and fit for use; go over to others where they are not.
+
+        Raises:
+            BegunAnewError: this store is a new one from now on.
+            StoreError: there is none for now.
+        """
+        if self._trouble is not None and time.monotonic() < self._trouble[0]:
+            raise StoreError(self._trouble[1].store, self._trouble[1].problem) from self._trouble[1]
+        try:
+            told = self._go_over() if self._opened.is_outdated() else None
+        except StoreError as error:
+            self._trouble = time.monotonic() + RETRY, error
+            raise
+        if told is not None:
+            raise told
+
+    def _go_over(self) -> BegunAnewError:
+        """Use other files from now on; returns what is to be told."""
+        told = BegunAnewError(
+            str(self._opened.path), "was removed, replaced or set aside while in use; going on with a new one"
+        )
+        try:
+            opened = self._open()
+        except BegunAnewError as error:
+            told, opened = error, self._open()
+        self._set_up(opened, self._stated, together=self._together)
+        return told
+
+    def _glance(self) -> None:
+        """Look, where that is due."""
+        if time.monotonic() > self._opened.look_at:
+            self._look()
+
+    def _keep_up(self) -> None:
+        """The same for what is not part of a call: that the store is a new one is only told."""
+        try:
+            self._look()
+        except BegunAnewError as error:
+            logger.warning("%s", error)
+
     # ---- reading ----
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         if not keys:
             return []
+        if time.monotonic() > self._opened.look_at:
+            (self._look if use else self._keep_up)()
         self._upkeep.join_if_free(keys[0][:NAMESPACE_BYTES])
         opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
@@ -121,6 +180,7 @@ class LmdbStore:
         return entries
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
+        self._glance()
         commits = self._opened.slots.commits
         if isinstance(before, Owners) and before.commits == commits and self._all_run(before.handles):
             return before
@@ -140,6 +200,7 @@ class LmdbStore:
     def claim(
         self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
     ) -> Sequence[Answer]:
+        self._glance()
         self._claims.begin(call)
         following = Following(call, keys, limit, force=force)
         return self._upkeep.write(call.namespace, partial(self._claim, following))
@@ -183,6 +244,8 @@ class LmdbStore:
         claim: Sequence[Key] = (),
         limit: int | None = None,
     ) -> Stored:
+        self._glance()
+        self._claims.begin(call)
         putting = Putting(self._claims, call, entries, drop)
         following = Following(call, claim, limit)
         victims = self._victims(call.namespace)
@@ -223,10 +286,12 @@ class LmdbStore:
     # ---- removing ----
 
     def delete(self, keys: Sequence[Key], /) -> int:
+        self._keep_up()  # now: what is removed only from files that others have left would come back
         write = self._upkeep.write
         return sum(write(namespace_of(part[0]), partial(removing.delete, part)) for part in _parts(keys))
 
     def clear(self, namespace: bytes, /) -> int:
+        self._keep_up()
         self._upkeep.join(namespace)
         return self._clear(namespace)
 
@@ -251,6 +316,8 @@ class LmdbStore:
     # ---- telling ----
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
+        if time.monotonic() > self._opened.look_at:
+            self._keep_up()
         self._upkeep.join_if_free(namespace)  # so that counts kept in this process until then are told
         domain = self._read_domain(namespace)
         counts = totals.count_all(self._opened, namespace)
@@ -278,6 +345,15 @@ class LmdbStore:
     def close(self) -> None:
         """Close the files in this process. Entries stay; the next use opens the files again."""
         self._opened.lmdb.close()
+
+
+def _open_in(place: Path | Callable[[], Path], directory: str, **about: Any) -> OpenEnvironment:
+    return open_place(place if isinstance(place, Path) else place()).environment(directory, **about)
+
+
+def _open_shared(place: Path, *, durable: bool, map_size: int) -> OpenEnvironment:
+    make_private_directory(place)
+    return open_place(place).environment("store", durable=durable, map_size=map_size)
 
 
 def _rebuild(configuration: dict[str, Any]) -> LmdbStore:

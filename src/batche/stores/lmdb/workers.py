@@ -23,9 +23,11 @@ from typing import Final
 
 from batche._process import random_word, renew_after_fork
 from batche.errors import StoreError
+from batche.stores.lmdb.damage import check_file
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import WORD, Words, allocate
 
+FILES: Final = ("workers", "workers.lock")
 ROWS: Final = 1024
 ROW_WORDS: Final = 64
 FIRST_CALL: Final = 8
@@ -61,13 +63,28 @@ class Handle:
 class Workers:
     """The table of one place, as this process sees it. Thread-safe; a forked child has no row until it needs one."""
 
-    def __init__(self, directory: Path) -> None:
-        self._words = Words(directory / "workers").view
-        self._locks = LockFile(directory / "workers.lock")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
         self._directory = directory
+        self._open(inside)
         self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
         self._reset()
         renew_after_fork(self)
+
+    def _open(self, inside: int | None) -> None:
+        words = Words(self._directory / "workers", inside=inside).view
+        self._locks = LockFile(self._directory / "workers.lock", inside=inside)
+        self._words = words
+
+    def renew(self, inside: int | None = None) -> None:
+        """Go over to a table that took the place of this one, with another token: calls that run now hold no claims."""
+        with self._mutex:
+            self._open(inside)
+            self._reset()
+
+    def has_others(self) -> bool:
+        """Whether another process has a row."""
+        ask = _pack_flock(0, ROWS)
+        return _lock_type(fcntl.fcntl(self._locks.descriptor, fcntl.F_GETLK, ask)) != fcntl.F_UNLCK
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -149,7 +166,7 @@ class Workers:
 
     def state(self, handle: Handle) -> State:
         """What became of the call that ``handle`` stands for."""
-        word = self._words[handle.word]
+        word = self._words[handle.word] if handle.word < len(self._words) else 0
         if self._token_of(handle.row) != handle.token:
             return State.DEAD  # rows change hands only by death or leaving
         if word == handle.serial | ABANDONED:
@@ -165,6 +182,9 @@ class Workers:
         return self._token_of(row) == token and self._is_locked(row) and not self._is_exiting(row)
 
     def _token_of(self, row: int) -> tuple[int, int]:
+        """The token in a row; nobody's for a row that there is not, as a damaged record may name."""
+        if row >= ROWS:
+            return 0, 0
         start = row * ROW_WORDS
         return self._words[start], self._words[start + 1]
 
@@ -187,10 +207,10 @@ class Workers:
             self._locks.close()
 
 
-def _pack_flock(row: int) -> bytes:
+def _pack_flock(row: int, rows: int = 1) -> bytes:
     if _LINUX:
-        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row, 1, 0)
-    return _FLOCK.pack(row, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row, rows, 0)
+    return _FLOCK.pack(row, rows, 0, fcntl.F_WRLCK, os.SEEK_SET)
 
 
 def _lock_type(answer: bytes) -> int:
@@ -247,7 +267,12 @@ def _tasks(pid: int) -> Iterator[list[bytes]]:
             yield fields
 
 
-def new_table(directory: Path) -> None:
+def check(directory: int) -> str | None:
+    """What is wrong with the files of the table in ``directory``; they are not opened, and any content will do."""
+    return check_file(directory, "workers", TABLE_BYTES) or check_file(directory, "workers.lock", 0)
+
+
+def new_table(directory: Path, *, inside: int | None = None) -> None:
     """Make the table of a new place."""
-    allocate(directory / "workers", TABLE_BYTES)
-    allocate(directory / "workers.lock", ROWS)
+    allocate(directory / "workers", TABLE_BYTES, inside=inside)
+    allocate(directory / "workers.lock", ROWS, inside=inside)
