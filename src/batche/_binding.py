@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from batche import _places, _runtime
@@ -123,7 +124,7 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
     """
     until = FOREVER
     try:
-        store = open_store(function, namespace, stated, reports)
+        store = _open_or_begin_anew(function, namespace, stated, reports)
     except StoreError as error:
         if stated.strict:
             raise
@@ -145,6 +146,17 @@ def _bound_to(
         function, namespace.id, store, codec, wakeups_of(store), reports, strict=stated.strict, **stated.calls
     )
     return Bound(Keyer(namespace.id, namespace.version, stated.key), settings, until)
+
+
+def _open_or_begin_anew(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:
+    """Open the store; once more where it was damaged and is set aside by now."""
+    try:
+        return open_store(function, namespace, stated, reports)
+    except _places.BegunAnewError as error:
+        if stated.strict:
+            raise
+        reports.once(f"store: {error.problem}", str(error))
+        return open_store(function, namespace, stated, reports)
 
 
 def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
@@ -192,12 +204,11 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
     limits = Limits(stated.maxsize, stated.max_bytes, stated.when)
     if namespace.private:
-        store = LmdbStore.of_function(_runtime.join().path, PRIVATE, limits)
+        store = LmdbStore.of_function(lambda: _runtime.join().path, PRIVATE, limits)
         discard_orphans(store)
         return store
-    path = _runtime.open_place(where)
-    persists = where.kind == "path"
-    return LmdbStore.of_function(path, namespace.id.hex(), limits, persists=persists, name=namespace.name)
+    find, persists = partial(_runtime.open_place, where), where.kind == "path"
+    return LmdbStore.of_function(find, namespace.id.hex(), limits, persists=persists, name=namespace.name)
 
 
 def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from batche import _calls
 from batche._batches import results_of
+from batche._places import BegunAnewError
 from batche._plan import Plan
 from batche._process import boot_ns
 from batche._results import Results
@@ -58,6 +59,7 @@ class Run:
         self.plan = plan
         self.refresh = refresh
         self._found: Sequence[Entry | None] | None = None
+        self._trouble: StoreError | None = None
 
     @cached_property
     def call(self) -> Call:
@@ -74,8 +76,9 @@ class Run:
         settings, plan = self.settings, self.plan
         try:
             self._found = found = settings.store.read(plan.by_use)
-        except StoreError:
-            return None  # the steps meet it again, and tell
+        except StoreError as error:
+            self._trouble = error  # told by the steps
+            return None
         if not all(found) or (settings.ttl is not None and not all(self._fresh(found))):
             return None
         decode = settings.codec.decode
@@ -116,7 +119,11 @@ class Run:
         if self.refresh:
             self._unclaimed = list(self.plan.first)
             return
-        found = self._found if self._found is not None else (yield from self._try(Read(self.plan.by_use)))
+        found = self._found
+        if self._trouble is not None:
+            self._go_on_without(self._trouble)
+        elif found is None:
+            found = yield from self._try(Read(self.plan.by_use))
         if found is None:
             self._unclaimed = list(self.plan.first)
             return
@@ -325,15 +332,20 @@ class Run:
         try:
             return (yield step)
         except StoreError as error:
-            self.results.count("errors")
-            self._lost = True
-            if self.settings.strict:
-                raise
-            self._tell(error)
+            self._go_on_without(error)
             return None
 
+    def _go_on_without(self, error: StoreError) -> None:
+        """Count and tell that a step came to nothing, and raise where that is wanted."""
+        self.results.count("errors")
+        self._lost = not isinstance(error, BegunAnewError)
+        if self.settings.strict:
+            raise error
+        self._tell(error)
+
     def _tell(self, error: StoreError) -> None:
-        self.settings.reports.once(f"store: {error.problem}", f"computing without the store: {error}")
+        before = "" if isinstance(error, BegunAnewError) else "computing without the store: "
+        self.settings.reports.once(f"store: {error.problem}", f"{before}{error}")
 
     @property
     def _inherited(self) -> bool:

@@ -200,6 +200,16 @@ def open_private_directory(path: Path) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def entered(path: Path) -> Generator[int, None, None]:
+    """A descriptor of the directory ``path``, checked to be private, for as long as the ``with`` lasts."""
+    descriptor = open_private_directory(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _why_not_opened(path: Path, error: OSError) -> str:
     if path.is_symlink():
         return "it is a symbolic link: give the directory that it points to, or choose another"
@@ -208,6 +218,18 @@ def _why_not_opened(path: Path, error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"it cannot be opened ({error.strerror}): raise the limit (ulimit -n), or use fewer named functions"
     return f"it cannot be opened ({error.strerror}): make it yours with mode 0700, or choose another"
+
+
+def why_not_private_file(status: os.stat_result) -> str | None:
+    """What keeps a file in a private directory from being used: others could have written it, or we cannot."""
+    if not stat.S_ISREG(status.st_mode):
+        return "is a symbolic link" if stat.S_ISLNK(status.st_mode) else "is not a file"
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}, and this is user {os.geteuid()}"
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
+        return f"has mode {mode:04o}, so others can write to it"
+    return None if mode & 0o600 == 0o600 else f"has mode {mode:04o}, so it cannot be written"
 
 
 def _why_not_private(status: os.stat_result) -> str | None:
@@ -276,6 +298,10 @@ def retried(name: str, attempt: Callable[[], Made | None]) -> Made:
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
     raise StoreError(name, f"another process has been making or removing it for {PATIENCE:.0f} s: end that process")
+
+
+class BegunAnewError(StoreError):
+    """The store was damaged and set aside, or removed or replaced: from now on it is another, which can be used."""
 
 
 @contextlib.contextmanager

@@ -56,12 +56,12 @@ class RuntimePlace:
         return f"<RuntimePlace {str(self.path)!r}{'' if self.is_held() else ', lost'}>"
 
     def is_held(self) -> bool:
-        """Whether this process is a member still: its descriptor was not closed for it, nor the place removed."""
+        """Whether this process is a member still: its descriptor was not closed for it, nor the place taken away."""
         try:
-            status = os.fstat(self._descriptor)
+            status, there = os.fstat(self._descriptor), os.lstat(self.path / LOCK_FILE)
         except OSError:
             return False
-        return os.path.samestat(status, self._file) and status.st_nlink > 0
+        return os.path.samestat(status, self._file) and os.path.samestat(there, self._file)
 
     def release(self) -> None:
         """Give up the membership. A descriptor that is somebody else's by now (after `os.closerange`) is left alone."""

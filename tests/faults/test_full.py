@@ -300,7 +300,7 @@ def test_a_failed_transaction_leaves_nothing_untrue(tmp_path: Path) -> None:
 def fail_to_store(scene: Scene, items: list[Any]) -> None:
     """Evict as many as there are ``items``, store these in their slots, and write more than there is room for."""
     store, namespace = function(scene, sized).store, function(scene, sized)._bound().settings.namespace
-    upkeep, victims, table = store._upkeep, store._victims(namespace), store._opened.slots
+    upkeep, victims, table = store._upkeep, store._upkeep.victims(namespace), store._opened.slots
     victims.refill()
     queue, words = list(victims._found[1]), table.words[HEADER_WORDS:].tolist()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batche.stores.lmdb.environment import MAP_BYTES, READERS
+from batche.stores.lmdb.opening import MAP_BYTES, READERS
 from batche.stores.lmdb.workers import ROWS
 from tests.faults._recount import recount_place
 from tests.faults.programs.limits import (

@@ -70,7 +70,6 @@ def test_an_owner_outside_is_waited_for_while_it_lives_and_no_longer(tmp_path: P
         waiting = namespaced.Waiter(scene)
         assert waiting.is_waiting()
         owner.kill()
-        scene.journal().wait_for(2)  # it is being computed again: so its owner was taken for dead
+        until(lambda: scene.journal().lines() == ["1", "1"], "the waiter takes over")
         scene.flag("go-1").set()
         assert waiting.answer() == [10]
-    assert scene.journal().lines() == ["1", "1"]

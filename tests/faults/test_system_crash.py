@@ -314,6 +314,11 @@ def threads(_: object) -> list[str]:
 # ---- the order of things ----
 
 
+def name_of(descriptor: int) -> str:
+    """The name of an open file."""
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+
 def test_nothing_is_written_before_the_removal_of_the_mark_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,16 +327,16 @@ def test_nothing_is_written_before_the_removal_of_the_mark_is_on_the_disk(
     store.sync()
     environment = tmp_path / "s" / "store"
     steps: list[str] = []
-    synced = words.sync_path
+    synced = words.sync
 
-    def note(path: Path) -> None:
-        steps.append(f"sync {path.name}, {'marked' if state(tmp_path) else 'unmarked'}")
-        synced(path)
+    def note(descriptor: int) -> None:
+        steps.append(f"sync {name_of(descriptor)}, {'marked' if state(tmp_path) else 'unmarked'}")
+        synced(descriptor)
 
     def body(transaction: Any) -> None:
         steps.append("write")
 
-    monkeypatch.setattr(mark, "sync_path", note)
+    monkeypatch.setattr(mark, "sync", note)
     store._opened.lmdb.write(body, after=lambda _: None)
     store._opened.lmdb.write(body, after=lambda _: None)
     assert steps == [f"sync {environment.name}, unmarked", "write", "write"]
@@ -371,7 +376,7 @@ def test_the_mark_is_made_only_after_everything_is_on_the_disk(tmp_path: Path, m
     real = words.sync
 
     def note(descriptor: int) -> None:
-        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, state(tmp_path)))
+        synced.append((name_of(descriptor), state(tmp_path)))
         real(descriptor)
 
     monkeypatch.setattr(words, "sync", note)
@@ -393,7 +398,7 @@ def test_a_writer_that_dies_while_it_removes_the_mark_deceives_nobody(
     use(store, [1])
     store.sync()
     with monkeypatch.context() as patched:
-        patched.setattr(mark, "sync_path", interrupt)
+        patched.setattr(mark, "sync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             use(store, [2])
     assert state(tmp_path) == b""
@@ -403,7 +408,7 @@ def test_a_writer_that_dies_while_it_removes_the_mark_deceives_nobody(
     assert is_kept(tmp_path, 2, [1])
 
 
-def interrupt(path: Path) -> None:
+def interrupt(descriptor: int) -> None:
     raise KeyboardInterrupt
 
 
@@ -479,7 +484,7 @@ def test_the_table_of_a_durable_store_is_on_the_disk_as_large_as_its_entries_nee
     store = opened_here(tmp_path, 1, monkeypatch, durable=True)
     use(store, range(slots.CHUNK))
     synced: list[str] = []
-    monkeypatch.setattr(words, "sync_path", lambda path: synced.append(path.name))
+    monkeypatch.setattr(words, "sync", lambda descriptor: synced.append(name_of(descriptor)))
     use(store, [slots.CHUNK + 1])
     assert synced == ["slots"]
     store.close()

@@ -141,7 +141,7 @@ def test_removal_between_scan_and_write_leaves_the_counts_right(tmp_path: Path) 
     """The scan finds the table empty; an entry that is stored before the transaction must still be counted."""
     store, rival = LmdbStore(tmp_path / "s", maxsize=1), LmdbStore(tmp_path / "s")
     use(store, [1])
-    victims = store._victims(NAMESPACE)
+    victims = store._upkeep.victims(NAMESPACE)
     scan = victims.refill
 
     def refill() -> None:
@@ -178,7 +178,7 @@ def test_a_writer_gets_through_where_every_scan_is_outrun(tmp_path: Path) -> Non
     """All entries are used after each scan and before its transaction; the least recent one goes all the same."""
     store, reader = LmdbStore(tmp_path / "s", maxsize=5), LmdbStore(tmp_path / "s")
     use(store, range(5))
-    victims = store._victims(NAMESPACE)
+    victims = store._upkeep.victims(NAMESPACE)
     scan = victims.refill
 
     def refill() -> None:

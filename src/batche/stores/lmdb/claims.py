@@ -14,7 +14,7 @@ from batche._types import MINE, Call, Entry, Key, Owner
 from batche.stores.base import Answer
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import Following
-from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, Claimed, pack_claim, unpack_claim
 from batche.stores.lmdb.workers import Handle, State
 
@@ -27,8 +27,8 @@ class Claims:
         self._slots = opened.slots
 
     def begin(self, call: Call) -> None:
-        """Write ``call`` down among the running ones, once."""
-        if call.handle is None:
+        """Write ``call`` down among the running ones, once; again where another table has taken the place of theirs."""
+        if call.handle is None or call.handle.token != self._workers.token:
             call.handle = self._workers.begin()
 
     def end(self, call: Call, *, abandoned: bool) -> None:

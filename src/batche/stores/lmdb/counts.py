@@ -22,12 +22,17 @@ from batche.stores.lmdb.words import WORD, Words, allocate
 LANE_WORDS: Final = 16
 _TOKEN, _NAMESPACE, _ROW, _COUNTS = 0, 2, 3, 8
 _FIRST_LANES: Final = 32
+IDENTITY: Final = 0
+"""The word that says which environment the lanes are of: the first lane is nobody's."""
+LEAST_BYTES: Final = (1 + _FIRST_LANES) * LANE_WORDS * WORD
+_MOST: Final = 1 << 62
+"""A count that is larger was never counted."""
 _INDEX: Final = {name: index for index, name in enumerate(COUNTED)}
 
 
-def new_table(directory: Path) -> None:
-    """Make the lanes of a new environment."""
-    allocate(directory / "counts", _FIRST_LANES * LANE_WORDS * WORD)
+def new_table(directory: Path, identity: int = 1, *, inside: int | None = None) -> None:
+    """Make the lanes of the new environment ``identity``."""
+    allocate(directory / "counts", LEAST_BYTES, mark=(IDENTITY, identity), inside=inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class Lane:
 class Lanes:
     """The lanes of one environment."""
 
-    def __init__(self, directory: Path) -> None:
-        self._table = Words(directory / "counts")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+        self._table = Words(directory / "counts", unit=LANE_WORDS, inside=inside)
         self.after_fork()
         renew_after_fork(self)
 
@@ -95,10 +100,10 @@ class Lanes:
     def _find_free(self) -> int:
         self._table.refresh()
         tokens = self._table.view[::LANE_WORDS].tolist()
-        if 0 not in tokens:
+        if 0 not in tokens[1:]:
             self._table.grow(2 * len(self._table))
             return len(tokens)
-        return tokens.index(0)
+        return tokens.index(0, 1)
 
     def drop(self, namespace: bytes) -> None:
         """Give up this process's lane of ``namespace``, whose counts nobody will ask for."""
@@ -110,7 +115,7 @@ class Lanes:
     def all(self) -> Iterator[Lane]:
         """Every lane in use, as it stands."""
         self._table.refresh()
-        yield from self._in_use(range(len(self._table) // LANE_WORDS))
+        yield from self._in_use(range(1, len(self._table) // LANE_WORDS))
 
     def of(self, namespace: bytes) -> list[Lane]:
         """The lanes of a namespace. A process may have thousands for others, and they cost next to nothing here."""
@@ -124,7 +129,7 @@ class Lanes:
         """Token and row of every process that has a lane."""
         self._table.refresh()
         words = self._table.view
-        first, second, rows = (words[offset::LANE_WORDS].tolist() for offset in (_TOKEN, _TOKEN + 1, _ROW))
+        first, second, rows = (words[LANE_WORDS + at :: LANE_WORDS].tolist() for at in (_TOKEN, _TOKEN + 1, _ROW))
         return {((one, two), row) for one, two, row in zip(first, second, rows, strict=True) if one}
 
     def _in_use(self, indexes: Iterable[int]) -> Iterator[Lane]:
@@ -137,7 +142,7 @@ class Lanes:
                     (lane[_TOKEN], lane[_TOKEN + 1]),
                     lane[_NAMESPACE].to_bytes(8, "big"),
                     lane[_ROW],
-                    tuple(lane[_COUNTS : _COUNTS + len(COUNTED)]),
+                    tuple(count if count < _MOST else 0 for count in lane[_COUNTS : _COUNTS + len(COUNTED)]),
                 )
 
     def hold(self, lanes: Sequence[Lane]) -> bool:
@@ -152,8 +157,8 @@ class Lanes:
 
 
 def _indexes(words: list[int], wanted: int) -> Iterator[int]:
-    """Where ``wanted`` is, found by `list.index`: ten times as fast as a loop."""
-    index = -1
+    """Where ``wanted`` is but first, found by `list.index`: ten times as fast as a loop."""
+    index = 0  # which is nobody's lane
     with suppress(ValueError):
         while True:
             index = words.index(wanted, index + 1)

@@ -29,6 +29,12 @@ def file_of(descriptor: int) -> File | None:
     return status.st_dev, status.st_ino
 
 
+def file_at(descriptor: int) -> File:
+    """The same of one that is open for sure."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
 def are_open(descriptors: Mapping[int, File]) -> bool:
     """Whether each descriptor is still open on its file. Costs about half a microsecond for each."""
     try:

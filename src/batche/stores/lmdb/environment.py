@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import fcntl
-import json
-import mmap
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import lmdb
 
+from batche._places import as_store_error, entered
 from batche._process import renew_after_fork
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
 from batche.stores.lmdb import descriptors
+from batche.stores.lmdb.damage import DamagedError, UnreadableError, read_format
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
-from batche.stores.lmdb.trouble import as_trouble
-from batche.stores.lmdb.words import allocate
+from batche.stores.lmdb.opening import FIRST_PAGES, open_files
+from batche.stores.lmdb.trouble import SPENT, as_trouble
 
-FORMAT: Final = 1
-"""The version of all that is written in an environment's directory."""
-MAP_BYTES: Final = 64 << 30
-"""Address space, not room: it is fixed at creation, because resizing a shared map breaks other processes."""
-LEAST_MAP_BYTES: Final = 1 << 20
-"""Where the address space has no room for a map of this size, the environment cannot be used."""
-READERS: Final = 1022
-"""As many as fit in a lock file of `LOCK_BYTES`."""
-LOCK_BYTES: Final = 1 << 16
 _CLOSING: Final = 1.0
 """Seconds that an environment which nobody uses any more may take to be closed before it is opened again."""
-_FIRST_PAGES: Final = 2
 _DESCRIPTORS: Final = 3
 """What LMDB holds open: its file, the same for its meta pages, and the lock file."""
 LITTLE_PATIENCE: Final = 0.25
@@ -87,9 +77,13 @@ class Environment:
     they are decoded outside.
     """
 
-    def __init__(self, path: Path, *, durable: bool = False) -> None:
+    def __init__(self, path: Path, *, durable: bool = False, inside: int | None = None) -> None:
         self.path = path
         self.durable = durable
+        self.damaged = 0
+        """How often reading or writing has found the file to be wrong since it was examined."""
+        self.spent = False
+        """Whether it must be closed and opened again to go on."""
         self.before_write: Callable[[], object] = _nothing
         self._env: lmdb.Environment | None = None
         self._broken = ""
@@ -100,7 +94,8 @@ class Environment:
         self.abandoned: Callable[[], object] = _nothing
         """Called once this process has given the environment up."""
         self._hasty = False  # whether the writer may be waiting for this process
-        self._gate_file = LockFile(path / "gate")
+        self._file: descriptors.File | None = None
+        self._gate_file = LockFile(path / "gate", inside=inside)
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
         renew_after_fork(self)
@@ -143,7 +138,7 @@ class Environment:
                 self._env = env = GATE.through(self._opened, size)
             except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
                 if "already open" not in str(error) or time.monotonic() > deadline:
-                    raise as_trouble(self.path, error) from error
+                    raise self._trouble(error) from error
                 time.sleep(_FIRST_TRY)  # another thread has just dropped the last use of it, and is closing it
             else:
                 return self._taken_up(env)
@@ -157,16 +152,27 @@ class Environment:
         return env
 
     def _opened(self, size: int) -> lmdb.Environment:
-        env = _opened(self.path, size, self.durable)
-        self._note_files(env)
-        return env
+        with self._entered() as directory:
+            env = open_files(directory, size, self.path, durable=self.durable)
+            self._note_files(env, directory)
+            return env
 
-    def _note_files(self, env: lmdb.Environment) -> None:
+    @contextmanager
+    def _entered(self) -> Iterator[int]:
+        """A descriptor of the directory, checked to be private and to hold the file that was opened first."""
+        with as_store_error(str(self.path)), entered(self.path) as directory:
+            file = _file_named("data.mdb", directory)
+            if self._file not in (None, file):
+                raise StoreError(str(self.path), "was replaced while it was in use")
+            self._file = file
+            yield directory
+
+    def _note_files(self, env: lmdb.Environment, directory: int) -> None:
         """Note under which descriptors the files are open: LMDB does not tell, nor does it look."""
         if not self._gate_file.is_open():
-            self._gate_file = LockFile(self.path / "gate")  # no turn is held, so no lock is lost
-        names = [os.stat(self.path / name, follow_symlinks=False) for name in ("data.mdb", "lock.mdb")]
-        self._held = descriptors.Held({(status.st_dev, status.st_ino) for status in names}, _DESCRIPTORS)
+            self._gate_file = LockFile(self.path / "gate", inside=directory)  # no turn is held, so no lock is lost
+        files = {_file_named(name, directory) for name in ("data.mdb", "lock.mdb")}
+        self._held = descriptors.Held(files, _DESCRIPTORS)
         self._let_go = weakref.finalize(self, descriptors.let_go, env, env.close, self._held)
         self._let_go.atexit = False  # exiting is safe without, and closing may block
 
@@ -197,16 +203,10 @@ class Environment:
     def about(self) -> dict[str, Any]:
         """What was written down when the environment was made."""
         try:
-            about: dict[str, Any] = json.loads((self.path / "format").read_bytes())
-        except (FileNotFoundError, ValueError) as error:
-            raise StoreError(
-                str(self.path), f"is not a store, or is damaged ({error}); delete the directory"
-            ) from error
-        except OSError as error:
-            raise as_trouble(self.path, error) from error
-        if about.get("format") != FORMAT:
-            raise StoreError(str(self.path), f"was written by another version of batche (format {about.get('format')})")
-        return about
+            with self._entered() as directory:
+                return read_format(directory)
+        except DamagedError as error:
+            raise error.at(self.path) from error
 
     def _handle(self) -> lmdb.Environment:
         self._check()
@@ -216,12 +216,20 @@ class Environment:
         with self._opening:
             return self._env or self._open()
 
+    def _trouble(self, error: Exception) -> StoreError:
+        """What ``error`` leaves as. What it says of the file is kept for whoever looks into it."""
+        trouble = as_trouble(self.path, error)
+        if isinstance(trouble, DamagedError) and trouble is not error:
+            self.damaged += 2 if isinstance(error, UnreadableError) else 1
+        self.spent |= isinstance(error, SPENT)
+        return trouble
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
-            raise as_trouble(self.path, error) from error
+        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error, UnreadableError) as error:
+            raise self._trouble(error) from error
 
     def read(self, body: Callable[..., T], *arguments: Any) -> T:
         """Run ``body(*arguments, transaction)`` in a read transaction. Waits for no writer."""
@@ -234,9 +242,9 @@ class Environment:
             self.check_readers()
             with self._errors():
                 return GATE.through(_read, env, body, arguments)
-        except (GateClosedError, ForkedUncleanlyError, lmdb.Error) as error:
+        except (GateClosedError, ForkedUncleanlyError, lmdb.Error, UnreadableError) as error:
             if self._env is env or not isinstance(error, lmdb.Error):
-                raise as_trouble(self.path, error) from error
+                raise self._trouble(error) from error
             with self._errors():  # it was closed beside this call
                 return GATE.through(_read, self._handle(), body, arguments)
 
@@ -246,7 +254,7 @@ class Environment:
         with self._errors():
             stat = GATE.through(env.stat)
             size = os.stat(self.path / "data.mdb").st_size
-        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + _FIRST_PAGES
+        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + FIRST_PAGES
         return int(size - used * stat["psize"])
 
     def map_bytes_left(self) -> int:
@@ -357,6 +365,7 @@ class Environment:
         with self._opening, GATE.alone() as nobody_inside:
             if nobody_inside:
                 self._close()
+                self.spent = False
 
 
 def _read(env: lmdb.Environment, body: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -383,57 +392,6 @@ def _is_mine(turn: Any) -> bool:
     return bool(turn._is_owned())  # as Condition does
 
 
-def _opened(path: Path, size: int, durable: bool) -> lmdb.Environment:
-    """The environment in ``path`` with a map of ``size`` bytes, or of what the address space takes (ulimit -v)."""
-    while True:
-        try:
-            return lmdb.open(
-                str(path),
-                map_size=size,
-                create=True,
-                mode=0o600,
-                sync=durable,
-                metasync=durable,
-                max_readers=READERS,
-                max_spare_txns=0,
-                lib_version=0,
-            )
-        except lmdb.MemoryError:
-            size //= 2  # LMDB takes the size of what is there already where that is more
-            if size < LEAST_MAP_BYTES:
-                raise
-
-
-def make(path: Path, **about: Any) -> None:
-    """Make the files of a new environment in an empty or half-made directory. The caller has it to itself.
-
-    What is mapped is allocated in full first: opening on a full file system would be SIGBUS, this is an error.
-    """
-    try:
-        allocate(path / "lock.mdb", LOCK_BYTES)
-        allocate(path / "gate", 1)
-        size = _make_data(path, about.pop("map_size", MAP_BYTES))
-        draft = path / "format.new"
-        draft.write_text(json.dumps({"format": FORMAT, "map_size": size, **about}))
-        draft.rename(path / "format")
-    except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error) as error:
-        raise as_trouble(path, error) from error
-
-
-def _make_data(path: Path, size: int) -> int:
-    """Have LMDB write its first pages; the bytes of map that there is address space for.
-
-    A file that a full file system cut short within these pages could be neither opened nor mended.
-    """
-    data = path / "data.mdb"
-    with suppress(FileNotFoundError):
-        if data.stat().st_size < _FIRST_PAGES * mmap.PAGESIZE:
-            data.unlink()
-    return GATE.through(_map_bytes_of_new, path, size)
-
-
-def _map_bytes_of_new(path: Path, size: int) -> int:
-    env = _opened(path, size, False)
-    found: int = env.info()["map_size"]
-    env.close()
-    return found
+def _file_named(name: str, directory: int) -> descriptors.File:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return status.st_dev, status.st_ino

@@ -34,11 +34,15 @@ _OPEN: Final = _Open()
 
 
 class LockFile:
-    """An open file. ``descriptor`` is for `fcntl.lockf` and its probes; `close` may be called twice."""
+    """An open file. ``descriptor`` is for `fcntl.lockf` and its probes; `close` may be called twice.
 
-    def __init__(self, path: Path) -> None:
+    ``inside`` is an open descriptor of its directory, if the caller has checked one.
+    """
+
+    def __init__(self, path: Path, *, inside: int | None = None) -> None:
+        name = path if inside is None else path.name
         with _OPEN.lock:
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self.descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=inside)
             status = os.fstat(self.descriptor)
             self.file: File = (status.st_dev, status.st_ino)
             _OPEN.files[self.file] += 1

@@ -17,23 +17,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from batche._places import as_store_error
+from batche._places import as_store_error, entered
 from batche._process import boot_identity
+from batche.errors import StoreError
 from batche.stores.lmdb import slots
+from batche.stores.lmdb.descriptors import File, file_at
 from batche.stores.lmdb.slots import Slots
-from batche.stores.lmdb.words import sync, sync_path
+from batche.stores.lmdb.words import open_file, sync, sync_path
 
 FILE: Final = "mark"
 CLEAN: Final = b"clean\n"
 DURABLE: Final = b"durable\n"
 _WRITTEN: Final = ("data.mdb", "slots", "counts")
 """What writers change of an environment."""
-_MADE: Final = ("format", "../workers")
+_MADE: Final = ("format",)
+_MADE_BESIDE: Final = "workers"
 """What else it is made of. Not its lock files: closing a descriptor of one would drop the process's locks."""
 
 
@@ -45,21 +49,21 @@ class Survival(Enum):
     NOTHING = "nothing"
 
 
-def survival(directory: Path, *, persists: bool) -> Survival:
+def survival(directory: Path, *, persists: bool, inside: int | None = None) -> Survival:
     """What is left of an environment, which was perhaps written before the system went down. Maps nothing.
 
     ``persists``: its place outlives a boot. One that does not is worth nothing in the next.
     """
-    if slots.boot_of(directory) == boot_identity():
+    if slots.boot_of(directory, inside) == boot_identity():
         return Survival.WHOLE
-    mark = read(directory) if persists else b""
+    mark = read(directory, inside) if persists else b""
     return {CLEAN: Survival.WHOLE, DURABLE: Survival.ENTRIES}.get(mark, Survival.NOTHING)
 
 
-def read(directory: Path) -> bytes:
+def read(directory: Path, inside: int | None = None) -> bytes:
     """What the mark of an environment says; nothing where there is none."""
     try:
-        descriptor = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_file(directory / FILE, os.O_RDONLY, inside)
     except OSError:
         return b""
     try:
@@ -69,10 +73,16 @@ def read(directory: Path) -> bytes:
 
 
 class Mark:
-    """The mark of an environment that this process has open. ``changed`` is called when it was removed."""
+    """The mark of an environment that this process has open. ``changed`` is called when it was removed.
 
-    def __init__(self, directory: Path, table: Slots, *, durable: bool, changed: Callable[[], None]) -> None:
+    ``file`` is its directory. Where another one has taken its place, that one's mark is not touched.
+    """
+
+    def __init__(
+        self, directory: Path, file: File, table: Slots, *, durable: bool, changed: Callable[[], None]
+    ) -> None:
         self.directory = directory
+        self._file = file
         self._table = table
         self._changed = changed
         self._boot = boot_identity()
@@ -91,21 +101,31 @@ class Mark:
         if self._table.written != (self._boot ^ 1 if self.durable else self._boot):
             self._withdraw()
 
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[int]:
+        """A descriptor of the directory, checked to be the one that this process has open."""
+        with entered(self.directory) as inside:
+            if file_at(inside) != self._file:
+                raise StoreError(str(self.directory), "was replaced while it was in use")
+            yield inside
+
     def _withdraw(self) -> None:
-        if self.durable:
-            self._rely_on_commits()
-            self._table.written = self._boot ^ 1
-        else:
-            (self.directory / FILE).unlink(missing_ok=True)
-            sync_path(self.directory)
-            self._table.written = self._boot
+        with self._entered() as inside:
+            if self.durable:
+                self._rely_on_commits(inside)
+                self._table.written = self._boot ^ 1
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(FILE, dir_fd=inside)
+                sync(inside)
+                self._table.written = self._boot
         self._changed()
 
-    def _rely_on_commits(self) -> None:
+    def _rely_on_commits(self, inside: int) -> None:
         """Every commit from here on is synced by itself, so what is there must be too."""
-        if not read(self.directory):
-            sync_all(self.directory)
-        _write(self.directory, DURABLE)
+        if not read(self.directory, inside):
+            sync_all(self.directory, inside)
+        _write(self.directory, inside, DURABLE)
 
     def is_made(self) -> bool:
         """Whether nothing was written since all was synced."""
@@ -120,40 +140,42 @@ class Mark:
             StoreError: the disk does not take it, or there is no turn.
         """
         if not self.is_made():
-            with as_store_error(str(self.directory)):
-                sync_all(self.directory)
-                in_turn(self._finish)
+            with as_store_error(str(self.directory)), self._entered() as inside:
+                sync_all(self.directory, inside)
+                in_turn(partial(self._finish, inside))
 
-    def _finish(self) -> None:
+    def _finish(self, inside: int) -> None:
         if not self.is_made():
-            sync_files(self.directory, _WRITTEN)
+            _sync_files(self.directory, inside, _WRITTEN)
             self._table.written = 0  # before the mark is there: whoever dies in between leaves a write that looks
-            _write(self.directory, CLEAN)
+            _write(self.directory, inside, CLEAN)
 
 
-def _write(directory: Path, text: bytes) -> None:
-    draft = directory / f"{FILE}.new"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _write(directory: Path, inside: int, text: bytes) -> None:
+    draft = f"{FILE}.new"
+    descriptor = open_file(directory / draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, inside)
     try:
         os.write(descriptor, text)
         sync(descriptor)
     finally:
         os.close(descriptor)
-    draft.rename(directory / FILE)
-    sync_path(directory)
+    os.rename(draft, FILE, src_dir_fd=inside, dst_dir_fd=inside)
+    sync(inside)
 
 
-def sync_all(directory: Path) -> None:
+def sync_all(directory: Path, inside: int) -> None:
     """Wait until all that an environment is made of is on the disk, names included."""
-    sync_files(directory, _WRITTEN + _MADE)
-    sync_path(directory)
+    _sync_files(directory, inside, (*_WRITTEN, *_MADE))
+    with contextlib.suppress(FileNotFoundError):
+        sync_path(directory.with_name(_MADE_BESIDE))
+    sync(inside)
     for above in (directory.parent, directory.parent.parent):
         with contextlib.suppress(PermissionError):  # closed to reading: whose names are safe is its owner's affair
             sync_path(above)
 
 
-def sync_files(directory: Path, names: Iterable[str]) -> None:
+def _sync_files(directory: Path, inside: int, names: Iterable[str]) -> None:
     """Wait until those of the files that are there are on the disk."""
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            sync_path(directory / name)
+            sync_path(directory / name, inside)

@@ -7,43 +7,32 @@ closing a second descriptor of a locked file would drop the locks of the first.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import logging
 import os
-import secrets
-import shutil
-import stat
 import time
-from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from batche import _runtime
-from batche._capacity import default_max_bytes
-from batche._places import as_store_error, hold, open_private_directory, retried
-from batche._process import boot_identity, renew_after_fork
-from batche._wakeups import Wakeups
+from batche._places import BegunAnewError, as_store_error, entered
+from batche._process import renew_after_fork
+from batche._reports import logger
 from batche.errors import StoreError
-from batche.stores.base import PATIENCE
-from batche.stores.lmdb import counts, environment, mark, slots, workers
-from batche.stores.lmdb.environment import Environment
-from batche.stores.lmdb.following import LEAST_BYTES
+from batche.stores.lmdb import damage, mark, slots, workers
+from batche.stores.lmdb.damage import DamagedError
+from batche.stores.lmdb.descriptors import File, file_at
 from batche.stores.lmdb.gate import BOUND
 from batche.stores.lmdb.keeper import Keeper
-from batche.stores.lmdb.mark import Mark, Survival
-from batche.stores.lmdb.relief import take_ballast
+from batche.stores.lmdb.making import entered_within, make_environment, prepare_workers, sole_maker
+from batche.stores.lmdb.mark import Survival
+from batche.stores.lmdb.opened import OpenEnvironment
+from batche.stores.lmdb.watched import Watched, inode_of
 
-_FRESH: Final = 1.0
-"""Seconds for which what is free on the file system is taken to be the same."""
 IDLE: Final = 5.0
 """Seconds without a write after which the mark of a place that persists is made."""
-LEAVING_PATIENCE: Final = 1.0
-"""Seconds that a process that ends, or closes a store, waits for its turn to make the mark."""
-_Inode = tuple[int, int]
-_logger: Final = logging.getLogger("batche")
+_TRIES: Final = 3
 
 
 class _Registry:
@@ -51,8 +40,8 @@ class _Registry:
 
     def __init__(self) -> None:
         self.after_fork()
-        self.places: WeakValueDictionary[_Inode, Place] = WeakValueDictionary()
-        self.environments: WeakValueDictionary[_Inode, OpenEnvironment] = WeakValueDictionary()
+        self.places: WeakValueDictionary[File, Place] = WeakValueDictionary()
+        self.environments: WeakValueDictionary[File, OpenEnvironment] = WeakValueDictionary()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -73,117 +62,124 @@ if hasattr(os, "register_at_fork"):  # after the gate's, so this wait comes befo
     os.register_at_fork(before=_REGISTRY.before_fork, after_in_parent=_REGISTRY.after_fork_in_parent)
 
 
-def _inode(path: Path) -> _Inode:
-    found = os.stat(path, follow_symlinks=False)
-    return found.st_dev, found.st_ino
-
-
 class Place:
     """A directory of environments, with the table of its workers. Made by `open_place`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, directory: int) -> None:
         self.path = path
-        self.workers = workers.Workers(path)
+        self._file = file_at(directory)
+        self._watch()
+        self.workers = workers.Workers(path, inside=directory)
+
+    def _watch(self) -> None:
+        self._watched = Watched(*(self.path / name for name in workers.FILES))
 
     def environment(
         self, name: str, /, *, durable: bool = False, persists: bool = False, **about: Any
     ) -> OpenEnvironment:
         """The environment in the sub-directory ``name``, made if it is not there. ``about`` is written down then.
 
-        ``persists``: it outlives a boot of the system, if it was whole when that ended.
+        ``persists``: it outlives a boot of the system, if it was whole when that ended. `BegunAnewError`: what was
+        there was damaged, and is set aside by now.
         """
         path = self.path / name
         with _REGISTRY.lock, as_store_error(str(path)):
-            _prepare(path, self.path, lambda: _make_environment(path, about))
-            found = _REGISTRY.environments.get(_inode(path))
-            if found is None:
-                self._start_anew_after_a_crash(path, about, persists=persists)
-                found = OpenEnvironment(self, path, durable=durable, persists=persists)
-                _REGISTRY.environments[_inode(path)] = found
+            found = _open_still(path)
+            if found is None or (time.monotonic() > found.look_at and found.is_outdated()):
+                found = self._open(path, about, durable=durable, persists=persists)
+                _REGISTRY.environments[found.file] = found
             elif durable:
                 found.make_durable()
             return found
 
+    def _open(self, path: Path, about: dict[str, Any], *, durable: bool, persists: bool) -> OpenEnvironment:
+        for _ in range(_TRIES):
+            if inode_of(path) is None:
+                self._make(path, about)
+            try:
+                self._start_anew_after_a_crash(path, about, persists=persists)
+                seen = inode_of(path)
+                return self._open_whole(path, seen, durable=durable, persists=persists)
+            except FileNotFoundError:
+                continue  # another process has just set it aside
+        raise StoreError(str(path), "is removed again and again: choose a directory that nobody cleans up")
+
+    def _open_whole(self, path: Path, seen: File | None, *, durable: bool, persists: bool) -> OpenEnvironment:
+        try:
+            return OpenEnvironment(self, path, durable=durable, persists=persists, keep=_keep)
+        except DamagedError as error:
+            raise self.set_aside(path, seen, error) from error
+
     def _start_anew_after_a_crash(self, path: Path, about: dict[str, Any], *, persists: bool) -> None:
         """Remove an environment of which nobody knows what the system wrote of it before it went down."""
-        if mark.survival(path, persists=persists) is not Survival.NOTHING:
+        if not _is_lost(path, persists=persists):
             return
-        with as_store_error(str(path)), _sole_maker(self.path):
-            if mark.survival(path, persists=persists) is Survival.NOTHING and not self.workers.others_live():
-                shutil.rmtree(set_aside(path), ignore_errors=True)
-                path.mkdir(0o700)
-                _make_environment(path, about)
-                _logger.warning(
+        with self._directory() as directory, sole_maker(self.path, directory):
+            if _is_lost(path, persists=persists) and not self.workers.others_live():
+                damage.discard(directory, path.name)
+                make_environment(directory, path, about)
+                logger.warning(
                     "%s was in use when the system went down: what is in it may be torn, so it starts empty; "
                     "LmdbStore(path, durable=True) keeps everything, and sync() what is there at that moment",
                     path,
                 )
 
+    def _make(self, path: Path, about: dict[str, Any]) -> None:
+        with self._directory() as directory, sole_maker(self.path, directory):
+            if inode_of(path) is None:
+                make_environment(directory, path, about)
 
-class OpenEnvironment:
-    """An environment and the tables beside it, as this process has them open."""
+    def set_aside(self, path: Path, seen: File | None, error: DamagedError) -> BegunAnewError:
+        """Rename the environment ``seen`` at ``path``, unless another process has done it; returns what to raise."""
+        if error.foreign and self.workers.others_live():
+            raise StoreError(
+                str(path), f"{error.problem}, which is using it: upgrade this program, or choose another directory"
+            ) from error
+        with _REGISTRY.lock, self._directory() as directory, sole_maker(self.path, directory):
+            if seen is None or inode_of(path) != seen:
+                return BegunAnewError(str(path), f"{error.problem}; another process has set it aside")
+            aside = damage.set_aside(directory, path.name)
+        return BegunAnewError(
+            str(path), f"{error.problem}; it was set aside as {aside}, which you may delete, and is begun anew"
+        )
 
-    def __init__(self, place: Place, path: Path, *, durable: bool, persists: bool) -> None:
-        self.place = place  # kept open as long as one of its environments is
-        self.path = path
-        self.workers = place.workers
-        self.lmdb = Environment(path, durable=durable)
-        self.slots = slots.Slots(path)
-        self.lanes = counts.Lanes(path)
-        self.workers.on_lost.add(self.lanes)
-        self.lmdb.abandoned = self.lanes.after_fork  # who may have been taken for dead has no lane any more
-        self.wakeups = Wakeups()
-        self.looked = float("-inf")
-        """When this process last looked for others that died."""
-        self.mark: Mark | None = None
-        if persists:
-            self.mark = Mark(path, self.slots, durable=durable, changed=partial(_watch, path))
-            self.lmdb.before_write = self.mark.before_write
-        self._default_limit = (float("-inf"), 0)
+    def _directory(self) -> contextlib.AbstractContextManager[int]:
+        return entered(self.path)
 
-    def default_limit(self) -> int:
-        """The most bytes of a domain that nobody stated a limit for; looked up again after a second."""
-        looked, limit = self._default_limit
-        if time.monotonic() - looked > _FRESH:
-            with as_store_error(str(self.path)):
-                limit = max(default_max_bytes(self.path), LEAST_BYTES)
-            self._default_limit = (time.monotonic(), limit)
-        return limit
+    def look(self) -> bool:
+        """Whether this is still the directory at its path; its table of workers is mended or taken over if need be."""
+        try:
+            with self._directory() as directory:
+                if file_at(directory) != self._file:
+                    return False
+                if self._watched.have_changed():
+                    with _REGISTRY.lock:
+                        self.mend(directory)
+                return True
+        except FileNotFoundError:
+            return False
 
-    # ---- the mark ----
+    def mend(self, directory: int) -> None:
+        """See to it that the files of workers are there and whole, and that these are the ones in use."""
+        prepare_workers(self.path, directory)
+        if self._watched.have_changed():
+            self._watch()
+            self.workers.renew(directory)
 
-    def is_marked(self) -> bool:
-        """Whether the system may go down and leave all of it."""
-        return self.mark is not None and self.mark.is_made()
 
-    def make_mark(self, *, patience: float = PATIENCE) -> None:
-        """Have all that was committed so far survive a crash of the system, if the place itself does."""
-        if self.mark is not None:
-            self.mark.make(partial(self.lmdb.in_turn, patience=patience))
+def _is_lost(path: Path, *, persists: bool) -> bool:
+    """Whether an environment is not known to have been whole when the system went down.
 
-    def make_durable(self) -> None:
-        """From here on each commit of this process survives by itself."""
-        if not self.lmdb.durable:
-            self.lmdb.make_durable()
-            if self.mark is not None:
-                self.mark.make_durable()
-
-    def watch(self) -> None:
-        """Have this process make the mark once nobody has written for `IDLE` seconds."""
-        if self.mark is not None:
-            _watch(self.path)
-
-    def leave(self) -> None:
-        """Make the mark, if this process, which is about to end, is the last of those that use the environment."""
-        self.workers.leave()
-        if not any(self.workers.stays(lane.row, lane.token) for lane in self.lanes.all()):
-            self.make_mark(patience=LEAVING_PATIENCE)
-
-    def close(self) -> None:
-        """Make the mark, if there is a turn for it soon, and close the environment in this process."""
-        with contextlib.suppress(StoreError):
-            self.make_mark(patience=LEAVING_PATIENCE)
-        self.lmdb.close()
+    What is not an environment of this format, or has no table of its own, is damaged: that is found when it is opened.
+    """
+    try:
+        with entered_within(path) as directory:
+            identity = damage.read_format(directory)["identity"]
+            if damage.check_word(directory, "slots", slots.IDENTITY, identity) is not None:
+                return False
+            return mark.survival(path, persists=persists, inside=directory) is Survival.NOTHING
+    except (DamagedError, OSError):
+        return False
 
 
 def leave() -> None:
@@ -200,7 +196,7 @@ def _arrange_leaving() -> None:
     _runtime.on_leave(leave)
 
 
-def _watch(path: Path) -> None:
+def _keep(path: Path) -> None:
     _arrange_leaving()
     _KEEPER.watch(path, IDLE)
 
@@ -224,12 +220,19 @@ def _look(path: Path) -> float | None:
 
 def _open_still(path: Path) -> OpenEnvironment | None:
     """The environment at ``path``, if this process has it open."""
-    return _REGISTRY.environments.get(_inode(path)) if _is_file(path / "format") else None
+    file = inode_of(path)
+    return None if file is None else _REGISTRY.environments.get(file)
 
 
 def _open_again(path: Path) -> OpenEnvironment | None:
     """The environment at ``path``, which this process had open, if it is there."""
-    return open_place(path.parent).environment(path.name, persists=True) if _is_file(path / "format") else None
+    if inode_of(path) is None:
+        return None
+    try:
+        return open_place(path.parent).environment(path.name, persists=True)
+    except BegunAnewError as error:  # no call found it, so no call tells it
+        logger.warning("%s", error)
+        return None
 
 
 _KEEPER: Final = Keeper(_look)
@@ -240,66 +243,18 @@ if hasattr(os, "register_at_fork"):  # after the registry's, so that its thread 
 
 def open_place(path: Path) -> Place:
     """The place in the directory ``path``, which is there: a runtime place that was removed is not made again here."""
-    with _REGISTRY.lock, as_store_error(str(path)):
-        _check_directory(path)
-        _prepare(path, path, lambda: workers.new_table(path), made=path / "workers.lock")
-        place = _REGISTRY.places.get(_inode(path))
-        if place is None:
-            place = _REGISTRY.places[_inode(path)] = Place(path)
+    if inode_of(path) is None:
+        raise StoreError(str(path), "is gone")
+    with _REGISTRY.lock, as_store_error(str(path)), entered(path) as directory:
+        return _place_in(directory, path)
+
+
+def _place_in(directory: int, path: Path) -> Place:
+    file = file_at(directory)
+    place = _REGISTRY.places.get(file)
+    if place is not None:
+        place.mend(directory)
         return place
-
-
-def _prepare(path: Path, place: Path, make: Any, made: Path | None = None) -> None:
-    """Have ``make`` called once for all processes, in a private directory of its own."""
-    made = made or path / "format"
-    if _is_file(made):
-        return
-    with as_store_error(str(path)), _sole_maker(place):
-        if not _is_file(made):
-            with contextlib.suppress(FileExistsError):
-                path.mkdir(0o700)
-            _check_directory(path)
-            make()
-
-
-@contextlib.contextmanager
-def _sole_maker(place: Path) -> Iterator[None]:
-    """Be the only one of all processes that makes something in ``place``. The caller holds the registry's lock.
-
-    Not a lock of `filelock`: its hooks have whoever takes one wait for a fork to end, which waits for the registry's
-    lock; and a child that is forked while another thread imports it waits for that import for ever.
-    """
-    descriptor = retried(str(place), lambda: hold(place / "making.lock", fcntl.LOCK_EX, create=True))
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_directory(path: Path) -> None:
-    try:
-        os.close(open_private_directory(path))
-    except FileNotFoundError as error:
-        raise StoreError(str(path), "is gone") from error
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a directory of an environment, so that it can be made anew; returns where it is. For its sole maker."""
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.aside")
-    path.rename(aside)
-    return aside
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
-
-
-def _make_environment(path: Path, about: dict[str, Any]) -> None:
-    slots.new_table(path)
-    slots.Slots(path).set_clock(boot_identity())
-    counts.new_table(path)
-    take_ballast(path)
-    environment.make(path, **about)
+    prepare_workers(path, directory)
+    place = _REGISTRY.places[file] = Place(path, directory)
+    return place

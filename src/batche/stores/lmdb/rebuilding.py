@@ -13,7 +13,7 @@ from batche._types import NAMESPACE_BYTES, Key
 from batche.stores.lmdb import mark, records
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import MOST_KEYS
-from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.reading import PIECE
 from batche.stores.lmdb.records import ENTRY, SLOT, unpack_index, unpack_record
 from batche.stores.lmdb.slots import DOMAIN, FREE, GENERATION, Slots

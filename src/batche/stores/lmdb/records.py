@@ -10,6 +10,10 @@
 | ``n`` + namespace | a namespace: its epoch, and the counts of processes that are gone |
 | ``l`` + lane | the token of the process whose counts in that lane were folded |
 | ``g`` | the environment: the next generation and the first slot never used |
+| ``i`` | the environment's identity, which its other files carry as well |
+
+Entries, domains, namespaces and ``g`` end with a checksum. An entry without it is as good as none; without the others
+nobody could go on, so the environment counts as damaged. A claim that was changed names no living owner.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from batche._types import KEY_BYTES
+from batche.stores.lmdb.damage import UnreadableError
 from batche.stores.lmdb.workers import Handle
 
 ENTRY: Final = b"e"
@@ -31,6 +36,7 @@ DOMAIN: Final = b"d"
 NAMESPACE: Final = b"n"
 LANE: Final = b"l"
 GLOBAL: Final = b"g"
+IDENTITY: Final = b"i"
 
 _HEAD: Final = struct.Struct("<IQqI")
 _CHECKSUM: Final = struct.Struct("<I")
@@ -156,6 +162,18 @@ def is_same_epoch(one: bytes, other: bytes) -> bool:
     return one[:-1] == other[:-1]
 
 
+def seal(body: bytes) -> bytes:
+    """``body`` and its checksum."""
+    return body + _CHECKSUM.pack(crc32(body))
+
+
+def unseal(raw: bytes, what: str) -> bytes:
+    """What `seal` was given; `UnreadableError` where ``raw`` is anything else."""
+    if crc32(raw) != WHOLE:
+        raise UnreadableError(f"the record of {what} is damaged")
+    return raw[:-CHECKSUM_BYTES]
+
+
 class Domain(NamedTuple):
     """What limits count: a namespace, or a whole store. ``-1`` is no limit.
 
@@ -173,25 +191,25 @@ class Domain(NamedTuple):
 
 
 def pack_domain(domain: Domain) -> bytes:
-    return _DOMAIN.pack(*domain)
+    return seal(_DOMAIN.pack(*domain))
 
 
 def unpack_domain(raw: bytes | None) -> Domain:
-    if raw is None or len(raw) != _DOMAIN.size:
+    if raw is None:
         return Domain()
-    entries, size, evictions, maxsize, max_bytes, by_default, stated = _DOMAIN.unpack(raw)
+    entries, size, evictions, maxsize, max_bytes, by_default, stated = _DOMAIN.unpack(unseal(raw, "limits"))
     return Domain(entries, size, evictions, maxsize, max_bytes, bool(by_default), stated)
 
 
 def pack_global(generation: int, fresh: int) -> bytes:
-    return _GLOBAL.pack(generation, fresh)
+    return seal(_GLOBAL.pack(generation, fresh))
 
 
 def unpack_global(raw: bytes | None, fresh: int) -> tuple[int, int]:
     """The next generation and the first slot never used, which is ``fresh`` in a new environment."""
     if raw is None:
         return 1, fresh
-    generation, fresh = _GLOBAL.unpack(raw)
+    generation, fresh = _GLOBAL.unpack(unseal(raw, "slots"))
     return generation, fresh
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from batche._capacity import free_room
+from batche._places import entered
 from batche._trouble import FULL, StoreFullError
 from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.eviction import Candidates
-from batche.stores.lmdb.words import allocate
+from batche.stores.lmdb.words import allocate, open_file
 from batche.stores.lmdb.writing import Writing
 
 BALLAST_BYTES: Final = 256 << 10
@@ -67,17 +68,27 @@ class Reserve:
         """Make the room of the ballast free; whether it had any."""
         with suppress(OSError):
             if _ballast_bytes(self._environment.path):
-                os.truncate(_ballast(self._environment.path), 0)
+                with entered(self._environment.path) as inside:
+                    _give_up_ballast(self._environment.path, inside)
                 return True
         return False
 
 
-def take_ballast(directory: Path) -> None:
+def take_ballast(directory: Path, inside: int | None = None) -> None:
     """Make the ballast of the environment in ``directory``, where there is room for it several times over."""
     with suppress(OSError):
         free = free_room(directory)
         if _ballast_bytes(directory) < BALLAST_BYTES and (free is None or free >= _PLENTY):
-            allocate(_ballast(directory), BALLAST_BYTES)
+            with entered(directory) if inside is None else nullcontext(inside) as descriptor:
+                allocate(_ballast(directory), BALLAST_BYTES, inside=descriptor)
+
+
+def _give_up_ballast(directory: Path, inside: int) -> None:
+    descriptor = open_file(_ballast(directory), os.O_WRONLY, inside)
+    try:
+        os.truncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _ballast(directory: Path) -> Path:

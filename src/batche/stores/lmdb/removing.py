@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from batche._types import Key
 from batche.stores.lmdb import totals
 from batche.stores.lmdb.following import MOST_BYTES, MOST_KEYS
-from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, ENTRY, NAMESPACE, unpack_record
 from batche.stores.lmdb.writing import Writing, entry_keys
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from batche._process import boot_ns
 from batche._trouble import StoreFullError
-from batche.stores.lmdb.words import WORD, Words, allocate
+from batche.stores.lmdb.words import WORD, Words, allocate, open_file
 
 CHUNK: Final = 1024
 """Slots of one chunk."""
@@ -26,21 +26,24 @@ DOMAIN: Final = 2 * CHUNK
 """From a slot's tick word to the word of its domain."""
 _CHUNK_WORDS: Final = 3 * CHUNK
 HEADER_WORDS: Final = 512
+IDENTITY: Final = HEADER_WORDS - 1
+"""The word that says which environment the table is of."""
+LEAST_BYTES: Final = (HEADER_WORDS + _CHUNK_WORDS) * WORD
 _OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST, _MOURNING = range(8)
 FREE: Final = (1 << 64) - 1
 """The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
 _MASK: Final = (1 << 64) - 1
 
 
-def new_table(directory: Path) -> None:
-    """Make the table of a new environment: a header and one chunk of slots."""
-    allocate(directory / "slots", (HEADER_WORDS + _CHUNK_WORDS) * WORD)
+def new_table(directory: Path, identity: int = 0, *, inside: int | None = None) -> None:
+    """Make the table of the new environment ``identity``: a header and one chunk of slots."""
+    allocate(directory / "slots", LEAST_BYTES, mark=(IDENTITY, identity), inside=inside)
 
 
-def boot_of(directory: Path) -> int:
+def boot_of(directory: Path, inside: int | None = None) -> int:
     """The boot in which a table was used last, read and not mapped; 0 where there is no whole header."""
     try:
-        descriptor = os.open(directory / "slots", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_file(directory / "slots", os.O_RDONLY, inside)
     except OSError:
         return 0
     try:
@@ -52,8 +55,8 @@ def boot_of(directory: Path) -> int:
 class Slots:
     """The slot table of one environment. Everything but `use` and the reading of words is for writers."""
 
-    def __init__(self, directory: Path) -> None:
-        self._table = Words(directory / "slots")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+        self._table = Words(directory / "slots", head=HEADER_WORDS, unit=_CHUNK_WORDS, inside=inside)
         self.synced = False
         """Whether what the table grows by must survive a crash of the system."""
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from batche._capacity import limits, scarce
-from batche._places import as_store_error, make_private_directory, path_place
+from batche._places import BegunAnewError, as_store_error, path_place
 from batche._reports import logger
 from batche._types import NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer, attempt
 from batche.stores.lmdb import reading, records, removing, scanning, totals
 from batche.stores.lmdb.claims import Claims
-from batche.stores.lmdb.environment import MAP_BYTES, Transaction
+from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import MOST_KEYS, Following
-from batche.stores.lmdb.place import OpenEnvironment, open_place
+from batche.stores.lmdb.opened import OpenEnvironment
+from batche.stores.lmdb.opening import MAP_BYTES
 from batche.stores.lmdb.putting import Putting
-from batche.stores.lmdb.records import DOMAIN, Domain
+from batche.stores.lmdb.records import Domain
+from batche.stores.lmdb.source import Source, shared
 from batche.stores.lmdb.upkeep import Limits, Upkeep
 from batche.stores.lmdb.workers import Handle, State
 from batche.stores.lmdb.writing import Writing, namespace_of
@@ -68,32 +71,40 @@ class LmdbStore:
     ) -> None:
         stated = Limits(*limits(maxsize, max_bytes))
         place = path_place(path)
-        make_private_directory(place)
-        opened = open_place(place).environment("store", durable=durable, persists=True, map_size=_map_size(stated))
+        self._source = shared(place, durable=durable, persists=True, map_size=_map_size(stated))
         self._configuration: dict[str, Any] | None = {
             "path": place,
             "maxsize": maxsize,
             "max_bytes": max_bytes,
             "durable": durable,
         }
-        self._set_up(opened, stated, together=True)
+        self._set_up(self._source.open_anyway(), stated, together=True)
 
     @classmethod
     def of_function(
-        cls, place: Path, directory: str, stated: Limits, *, persists: bool = False, **about: Any
+        cls,
+        place: Path | Callable[[], Path],
+        directory: str,
+        stated: Limits,
+        *,
+        persists: bool = False,
+        **about: Any,
     ) -> LmdbStore:
         """The store of one function name in a place: its limits count each namespace by itself.
 
-        ``persists``: the place outlives a boot of the system.
+        ``place`` is a directory, or what finds it, and makes it again where it was removed. ``persists``: it outlives
+        a boot of the system.
         """
         store = cls.__new__(cls)
         store._configuration = None
-        opened = open_place(place).environment(directory, persists=persists, map_size=_map_size(stated), **about)
-        store._set_up(opened, stated, together=False)
+        find = place if callable(place) else lambda: place
+        store._source = Source(find, directory, persists=persists, map_size=_map_size(stated), **about)
+        store._set_up(store._source.open(), stated, together=False)
         return store
 
     def _set_up(self, opened: OpenEnvironment, stated: Limits, *, together: bool) -> None:
         self._opened = opened
+        self._stated = stated
         self._claims = Claims(opened)
         self._upkeep = Upkeep(opened, self._claims, stated, together=together)
         self._together = together
@@ -110,11 +121,39 @@ class LmdbStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._opened.place.path)!r})"
 
+    # ---- what it is in ----
+
+    def _look(self) -> None:
+        """See whether the files are still there and fit for use; go over to others where they are not.
+
+        Raises:
+            BegunAnewError: this store is a new one from now on.
+            StoreError: there is none for now.
+        """
+        anew = self._source.renewed(self._opened)
+        if anew is not None:
+            self._set_up(anew[0], self._stated, together=self._together)
+            raise anew[1]
+
+    def _glance(self) -> None:
+        """Look, where that is due."""
+        if time.monotonic() > self._opened.look_at:
+            self._look()
+
+    def _keep_up(self) -> None:
+        """The same for what is not part of a call: that the store is a new one is only told."""
+        try:
+            self._look()
+        except BegunAnewError as error:
+            logger.warning("%s", error)
+
     # ---- reading ----
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         if not keys:
             return []
+        if time.monotonic() > self._opened.look_at:
+            (self._look if use else self._keep_up)()
         self._upkeep.join_if_free(keys[0][:NAMESPACE_BYTES])
         opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
@@ -129,6 +168,7 @@ class LmdbStore:
         return entries
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
+        self._glance()
         commits = self._opened.slots.commits
         if isinstance(before, Owners) and before.commits == commits and self._all_run(before.handles):
             return before
@@ -148,6 +188,7 @@ class LmdbStore:
     def claim(
         self, call: Call, keys: Sequence[Key], /, limit: int | None = None, *, force: bool = False
     ) -> Sequence[Answer]:
+        self._glance()
         self._claims.begin(call)
         following = Following(call, keys, limit, force=force)
         answers = self._upkeep.write(call.namespace, partial(self._claim, following))
@@ -196,14 +237,17 @@ class LmdbStore:
         claim: Sequence[Key] = (),
         limit: int | None = None,
     ) -> Stored:
+        self._glance()
+        self._claims.begin(call)
         putting = Putting(self._claims, call, entries, drop)
         following = Following(call, claim, limit)
-        victims = self._victims(call.namespace)
+        upkeep = self._upkeep  # another thread may go over to other files meanwhile
+        victims = upkeep.victims(call.namespace)
         answers: list[Answer] = []
         while not putting.done:
             with as_store_error(str(self._opened.path)):
-                putting.scarce, putting.room = scarce(self._opened.path), self._upkeep.room()
-            answers = self._upkeep.write(
+                putting.scarce, putting.room = scarce(self._opened.path), upkeep.room()
+            answers = upkeep.write(
                 call.namespace,
                 partial(self._put, putting, following, victims),
                 undo=putting.undo,
@@ -223,9 +267,6 @@ class LmdbStore:
         putting.store(writing, victims)
         return self._claim(following, writing) if putting.done and following.keys else []
 
-    def _victims(self, namespace: bytes) -> Candidates:
-        return self._upkeep.victims(namespace)
-
     def _domain_word(self, namespace: bytes) -> int | None:
         """What the slots of a namespace are known by; `None` where those of all namespaces are."""
         return None if self._together else int.from_bytes(namespace, "big")
@@ -243,10 +284,12 @@ class LmdbStore:
     # ---- removing ----
 
     def delete(self, keys: Sequence[Key], /) -> int:
+        self._keep_up()  # now: what is removed only from files that others have left would come back
         write = self._upkeep.write
         return sum(write(namespace_of(part[0]), partial(removing.delete, part)) for part in _parts(keys))
 
     def clear(self, namespace: bytes, /) -> int:
+        self._keep_up()
         self._upkeep.join(namespace)
         return self._clear(namespace)
 
@@ -278,14 +321,18 @@ class LmdbStore:
     # ---- in order of recency: `Scannable` ----
 
     def keys(self, namespace: bytes, /) -> Iterator[Key]:
+        self._keep_up()
         opened = self._opened
         return iter(scanning.keys_by_use(opened.slots, self._domain_word(namespace), namespace, opened.lmdb.read))
 
     def take(self, keys: Sequence[Key], /) -> Sequence[Entry | None]:
+        self._keep_up()
         write = self._upkeep.write
         return [entry for part in _parts(keys) for entry in write(namespace_of(part[0]), partial(scanning.take, part))]
 
     def take_oldest(self, namespace: bytes, /) -> tuple[Key, Entry] | None:
+        if time.monotonic() > self._opened.look_at:
+            self._keep_up()
         oldest = self._oldest.get(namespace)
         if oldest is None:
             oldest = self._oldest[namespace] = scanning.Oldest(
@@ -296,6 +343,8 @@ class LmdbStore:
     # ---- telling ----
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
+        if time.monotonic() > self._opened.look_at:
+            self._keep_up()
         self._upkeep.join_if_free(namespace)  # so that counts kept in this process until then are told
         domain = self._read_domain(namespace)
         counts = totals.count_all(self._opened, namespace)
@@ -309,8 +358,7 @@ class LmdbStore:
         )
 
     def _read_domain(self, namespace: bytes) -> Domain:
-        key = DOMAIN + self._upkeep.domain(namespace)
-        return records.unpack_domain(self._opened.lmdb.read(lambda transaction: transaction.get(key)))
+        return self._opened.lmdb.read(totals.read_domain, self._upkeep.domain(namespace))
 
     def sync(self) -> None:
         """Have everything stored so far survive a crash of the operating system.
@@ -322,6 +370,7 @@ class LmdbStore:
         Raises:
             StoreError: the disk did not take it, or others were writing for 10 s.
         """
+        self._keep_up()
         self._opened.make_mark()
 
     def close(self) -> None:

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from batche.stores.base import COUNTED
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import Transaction
-from batche.stores.lmdb.place import OpenEnvironment
-from batche.stores.lmdb.records import LANE, NAMESPACE, pack_index
+from batche.stores.lmdb.opened import OpenEnvironment
+from batche.stores.lmdb.records import DOMAIN, LANE, NAMESPACE, Domain, pack_index, seal, unpack_domain, unseal
 
 _TOTALS: Final = struct.Struct(f"<I{len(COUNTED)}q")
 _TOKEN: Final = struct.Struct("<QQ")
@@ -26,20 +26,24 @@ class Totals(NamedTuple):
 
 def read_totals(transaction: Transaction, namespace: bytes) -> Totals:
     raw = transaction.get(NAMESPACE + namespace)
-    if raw is None or len(raw) != _TOTALS.size:
+    if raw is None:
         return Totals()
-    epoch, *counts = _TOTALS.unpack(raw)
+    epoch, *counts = _TOTALS.unpack(unseal(raw, "counts"))
     return Totals(epoch, tuple(counts))
 
 
 def read_epoch(transaction: Transaction, namespace: bytes) -> int:
     raw = transaction.get(NAMESPACE + namespace)
-    epoch: int = EPOCH.unpack_from(raw)[0] if raw is not None else 0
+    epoch: int = EPOCH.unpack_from(unseal(raw, "counts"))[0] if raw is not None else 0
     return epoch
 
 
+def read_domain(domain: bytes, transaction: Transaction) -> Domain:
+    return unpack_domain(transaction.get(DOMAIN + domain))
+
+
 def write_totals(transaction: Transaction, namespace: bytes, totals: Totals) -> None:
-    transaction.put(NAMESPACE + namespace, _TOTALS.pack(totals.epoch, *totals.counts))
+    transaction.put(NAMESPACE + namespace, seal(_TOTALS.pack(totals.epoch, *totals.counts)))
 
 
 def added(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:

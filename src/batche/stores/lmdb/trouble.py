@@ -13,9 +13,21 @@ import lmdb
 from batche._capacity import free_room, is_in_memory
 from batche._trouble import FULL, NO_ROOM, PASSING, StoreFullError, store_error
 from batche.errors import StoreError
+from batche.stores.lmdb.damage import DamagedError, UnreadableError
 
 _LITTLE: Final = 16 << 20
 """Free bytes below which a write that was cut short (EIO) is taken to have met the end of the room."""
+_DAMAGE: Final = (
+    UnreadableError,
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+)
+"""What says that the file itself is wrong."""
+SPENT: Final = (lmdb.PanicError, lmdb.BadTxnError)
+"""What says that this process cannot use the file as it has it open: it may be fine when it is opened again."""
 _REMEDIES: Final[dict[type[Exception], str]] = {
     lmdb.LockError: "a process of another PID namespace (a container) that has this one's pid uses it: give each "
     "namespace a directory of its own, or all of them one namespace",
@@ -28,6 +40,9 @@ def as_trouble(path: Path, error: Exception) -> StoreError:
     """``error``, which LMDB or the system raised, as a `StoreError` about the environment at ``path``."""
     if isinstance(error, StoreError):
         return error
+    if isinstance(error, _DAMAGE):
+        remedy = "it may be damaged: it is set aside if this is so, or delete it"
+        return DamagedError(str(path), f"{type(error).__name__}: {error}; {remedy}")
     if isinstance(error, lmdb.MapFullError):
         problem = "its map is full: set a smaller max_bytes, or delete the directory so that it is made anew"
         return StoreFullError(str(path), problem)

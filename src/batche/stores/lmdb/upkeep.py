@@ -13,12 +13,12 @@ from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE
-from batche.stores.lmdb import rebuilding, records, totals
+from batche.stores.lmdb import rebuilding, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
-from batche.stores.lmdb.place import OpenEnvironment
+from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.relief import BALLAST_BYTES, SHORT, Reserve, make_room
 from batche.stores.lmdb.sweeping import Pass, Sweep
@@ -221,8 +221,7 @@ class Upkeep:
     def _visit(self, namespace: bytes) -> bool:
         """Join without a transaction, which would cost a store its mark, if nothing is to be written down."""
         opened, workers = self._opened, self._opened.workers
-        raw = opened.lmdb.read(lambda transaction: transaction.get(records.DOMAIN + self.domain(namespace)))
-        domain = records.unpack_domain(raw)
+        domain = opened.lmdb.read(totals.read_domain, self.domain(namespace))
         stated = self._stated.applied_to(domain, opened.default_limit())
         if stated._replace(stated=domain.stated) != domain or sum(1 for _ in opened.lanes.all()) > _MOST_LANES:
             return False

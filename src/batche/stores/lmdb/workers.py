@@ -24,9 +24,11 @@ from weakref import WeakSet
 
 from batche._process import Forkable, random_word, renew_after_fork
 from batche.errors import StoreError
+from batche.stores.lmdb.damage import check_file
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.words import WORD, Words, allocate
 
+FILES: Final = ("workers", "workers.lock")
 ROWS: Final = 1024
 ROW_WORDS: Final = 64
 _LEAVING: Final = 5
@@ -63,15 +65,30 @@ class Handle:
 class Workers:
     """The table of one place, as this process sees it. Thread-safe; a forked child has no row until it needs one."""
 
-    def __init__(self, directory: Path) -> None:
-        self._words = Words(directory / "workers").view
-        self._locks = LockFile(directory / "workers.lock")
+    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
         self._directory = directory
+        self._open(inside)
         self._mutex = RLock()  # re-entrant: a signal handler may begin a call at any point
         self.on_lost: WeakSet[Forkable] = WeakSet()
         """What belongs to this process's rows, and is to be begun anew with them."""
         self._reset()
         renew_after_fork(self)
+
+    def _open(self, inside: int | None) -> None:
+        words = Words(self._directory / "workers", inside=inside).view
+        self._locks = LockFile(self._directory / "workers.lock", inside=inside)
+        self._words = words
+
+    def renew(self, inside: int | None = None) -> None:
+        """Go over to a table that took the place of this one, with another token: calls that run now hold no claims."""
+        with self._mutex:
+            self._open(inside)
+            self._reset()
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        for lost in list(self.on_lost):
+            lost.after_fork()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -107,10 +124,9 @@ class Workers:
         if not self._locks.is_open():
             with self._mutex:
                 if not self._locks.is_open():
-                    self._locks = LockFile(self._directory / "workers.lock")
+                    self._open(None)  # both files: the one that is there may be another table's
                     self._reset()
-            for lost in list(self.on_lost):
-                lost.after_fork()
+            self._tell_lost()
 
     def begin(self) -> Handle:
         """Write down a call that is about to claim."""
@@ -165,7 +181,7 @@ class Workers:
 
     def state(self, handle: Handle) -> State:
         """What became of the call that ``handle`` stands for."""
-        word = self._words[handle.word]
+        word = self._words[handle.word] if handle.word < len(self._words) else 0
         if self._token_of(handle.row) != handle.token:
             return State.DEAD  # rows change hands only by death or leaving
         if word == handle.serial | ABANDONED:
@@ -187,13 +203,16 @@ class Workers:
 
     def stays(self, row: int, token: tuple[int, int]) -> bool:
         """Whether another process holds ``row`` under ``token``, and is not about to end."""
-        return token != self.token and not self._words[row * ROW_WORDS + _LEAVING] and self.alive(row, token)
+        return token != self.token and self.alive(row, token) and not self._words[row * ROW_WORDS + _LEAVING]
 
     def others_live(self) -> bool:
-        """Whether another process has any row: then the system has not gone down since."""
+        """Whether another process has a row: then the system has not gone down since."""
         return self._is_locked(0, ROWS)
 
     def _token_of(self, row: int) -> tuple[int, int]:
+        """The token in a row; nobody's for a row that there is not, as a damaged record may name."""
+        if row >= ROWS:
+            return 0, 0
         start = row * ROW_WORDS
         return self._words[start], self._words[start + 1]
 
@@ -298,7 +317,12 @@ def _tasks(pid: int) -> Iterator[list[bytes]]:
             yield fields
 
 
-def new_table(directory: Path) -> None:
+def check(directory: int) -> str | None:
+    """What is wrong with the files of the table in ``directory``; they are not opened, and any content will do."""
+    return check_file(directory, "workers", TABLE_BYTES) or check_file(directory, "workers.lock", 0)
+
+
+def new_table(directory: Path, *, inside: int | None = None) -> None:
     """Make the table of a new place."""
-    allocate(directory / "workers", TABLE_BYTES)
-    allocate(directory / "workers.lock", ROWS)
+    allocate(directory / "workers", TABLE_BYTES, inside=inside)
+    allocate(directory / "workers.lock", ROWS, inside=inside)

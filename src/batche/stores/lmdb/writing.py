@@ -74,12 +74,12 @@ class Writing:
         raw = self.transaction.pop(ENTRY + key)
         if raw is None:
             return False
-        record = records.unpack_record(raw)
-        self._removed(raw, record.slot if record is not None else None)
+        slot = records.slot_of(raw)
+        self._removed(raw, slot if slot is not None and self.transaction.get(pack_slot(slot)) == key else None)
         return True
 
     def _removed(self, raw: bytes, slot: int | None) -> None:
-        """Count an entry out. A damaged one cannot tell its slot, which stays out of use."""
+        """Count an entry out. One whose head is damaged cannot tell its slot, which stays out of use."""
         self.entries -= 1
         self.bytes -= records.size_of(len(raw) - records.OVERHEAD_BYTES)
         if slot is not None:
