@@ -246,12 +246,16 @@ class Together:
     def __init__(self) -> None:
         self._under_way: dict[int, Future[Any]] = {}  # by process: a fork does not inherit the thread
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
-        """What a call of ``function`` comes to that began after this, or is under way. Who is cancelled stops none."""
+    async def in_thread(self, function: Callable[[], T], known: Callable[[], T | None]) -> T:
+        """What a call of ``function`` comes to, or what is ``known`` of an earlier one. Who is cancelled stops none."""
         process, new = os.getpid(), Future[T]()
         done = self._under_way.setdefault(process, new)
         if done is new:
             new.add_done_callback(lambda _: self._under_way.pop(process, None))
+            found = known()  # after winning, because another one may just have ended
+            if found is not None:
+                new.set_result(found)
+                return found
             _begin(function, new)
         return await _outcome(done)
 

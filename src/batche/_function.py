@@ -173,7 +173,7 @@ class AsyncCachedFunction(Cached[P, R]):
     async def _ready(self) -> Binding:
         """The store; where it is to be opened, that is done in a thread, because it may wait for other processes."""
         use = self._at_hand()
-        return use if use is not None else await self._opening.in_thread(self._open)
+        return use if use is not None else await self._opening.in_thread(self._open, self._at_hand)
 
     def _open(self) -> Binding:
         use = self._bound()
