@@ -88,7 +88,10 @@ class Run:
             return None  # the steps find out which
         if plan.has_duplicates:
             results = self.results.spread(results)
-        self._release(settings.nobody, {"hits": len(results)})
+        try:
+            settings.store.release(settings.nobody, counts={"hits": len(results)})
+        except StoreError as trouble:  # a store that breaks its promise must not break the function
+            self._tell(trouble)
         return results
 
     def has(self, entries: Sequence[Entry | None]) -> list[bool]:
