@@ -98,7 +98,8 @@ def _open_paths(pid: int) -> list[str]:
     paths = []
     with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            paths.append(str(descriptor.readlink()))
+            with contextlib.suppress(OSError):  # closed meanwhile, as the one that listed them is
+                paths.append(str(descriptor.readlink()))
     return paths
 
 
