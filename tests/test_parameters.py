@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, TypedDict
 
 import numpy as np
 import pytest
@@ -272,6 +272,40 @@ def test_items_and_results_are_checked_each_by_its_index(tmp_path: Path) -> None
     with pytest.raises(AnnotationError, match="the result of item 3 is not what the annotation says: int is not"):
         f([1, 1, 2, 3], wrong=3)
     assert f.cache_contains([3], wrong=3) == [False]
+
+
+class Checks:
+    """Of the name of a class of the library, which no annotation of a user's stands for."""
+
+
+class Unreadable(TypedDict):
+    field: NobodyDefinesThis  # type: ignore[name-defined]  # noqa: F821  as of a module imported for types only
+
+
+@pytest.mark.parametrize(
+    ("of_items", "good", "bad"),
+    [
+        (list["Checks"], Checks(), 1),
+        (list[Optional["Checks"]], None, 1),
+        ("list[Checks]", Checks(), 1),
+        (list["NobodyDefinesThis"], 1, None),  # type: ignore[name-defined]  # noqa: F821  what is tested
+        (list[Optional["NobodyDefinesThis"]], 1, None),  # type: ignore[name-defined]  # noqa: F821  what is tested
+        ("list[NobodyDefinesThis]", 1, None),
+        (list[Unreadable], {"field": 1}, None),
+    ],
+)
+def test_names_in_annotations_are_the_functions_own_and_unknown_ones_are_not_checked(
+    of_items: Any, good: Any, bad: Any
+) -> None:
+    def f(items: Any) -> Any:
+        return list(items)
+
+    f.__annotations__ = {"items": of_items, "return": list}
+    cached: Any = cache_batch_variable("items", store="off", key=id, validate=True)(f)
+    assert cached([good]) == [good]  # and no warning
+    if bad is not None:
+        with pytest.raises(AnnotationError, match=r"items\[0\] is not what the annotation says"):
+            cached([bad])
 
 
 def test_aligned_batches_are_checked_each_by_its_own_annotation(tmp_path: Path) -> None:
