@@ -384,6 +384,19 @@ def test_refreshing_replaces_what_is_at_the_limit_without_evicting(tmp_path: Pat
     assert (info.currsize, info.evictions) == (3, 0)
 
 
+def test_a_refresh_larger_than_the_limit_leaves_no_old_entry_where_some_of_it_is_invalidated(tmp_path: Path) -> None:
+    def compute(items: list[int]) -> list[str]:
+        if 3 in items:
+            f.cache_invalidate([3])
+        return ["new" if 3 in items else "old" for _ in items]
+
+    f, _ = made({"store": tmp_path / "place", "name": "f", "maxsize": 2}, compute)
+    assert f([1, 2]) == ["old", "old"]
+    assert f.cache_refresh([1, 2, 3]) == ["new"] * 3
+    assert f.cache_contains([1, 2, 3]) == [False, True, False]
+    assert f([2]) == ["new"]
+
+
 def test_a_refreshed_result_that_cannot_be_stored_leaves_no_old_one(where: dict[str, Any]) -> None:
     f, parts = made(where, lambda items: [threading.Lock() if len(parts) > 1 else item for item in items])
     f([1])
