@@ -288,6 +288,25 @@ def test_who_waited_long_enough_takes_the_claim_and_computes() -> None:
     assert steps.step == Listen(keys("b"))
 
 
+def test_computing_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [SECOND]
+    monkeypatch.setattr(_engine, "boot_ns", lambda: now[0])
+    steps = Stepping(run_of("ab", settings(wait_timeout=SECOND)))
+    steps.answer(Read(keys("ab")), [None] * 2)
+    steps.answer(Claim(keys("ab")), [someone(), MINE])
+    now[0] += 60 * SECOND
+    steps.answer(Compute(["b"]), ["B"])
+    steps.answer(Put([(key("b"), "B")], [], []), stored("b"))
+    steps.answer(Listen(keys("a")), nullcontext(BELL))
+    steps.answer(Owners(keys("a"), None), [someone()])
+    pause = steps.step
+    assert isinstance(pause, Wait)
+    steps.answer(pause)
+    now[0] += SECOND
+    steps.answer(Owners(keys("a"), [someone()]), [someone()])
+    assert steps.step == Claim(keys("a"), force=True)
+
+
 def test_a_pause_is_no_longer_than_the_patience_that_is_left() -> None:
     steps = Stepping(run_of("a", settings(wait_timeout=SECOND // 10_000)))
     steps.answer(Read(keys("a")), [None])

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, TypedDict
 
 import numpy as np
 import pytest
@@ -274,6 +274,40 @@ def test_items_and_results_are_checked_each_by_its_index(tmp_path: Path) -> None
     assert f.cache_contains([3], wrong=3) == [False]
 
 
+class Checks:
+    """Of the name of a class of the library, which no annotation of a user's stands for."""
+
+
+class Unreadable(TypedDict):
+    field: NobodyDefinesThis  # type: ignore[name-defined]  # noqa: F821  as of a module imported for types only
+
+
+@pytest.mark.parametrize(
+    ("of_items", "good", "bad"),
+    [
+        (list["Checks"], Checks(), 1),
+        (list[Optional["Checks"]], None, 1),
+        ("list[Checks]", Checks(), 1),
+        (list["NobodyDefinesThis"], 1, None),  # type: ignore[name-defined]  # noqa: F821  what is tested
+        (list[Optional["NobodyDefinesThis"]], 1, None),  # type: ignore[name-defined]  # noqa: F821  what is tested
+        ("list[NobodyDefinesThis]", 1, None),
+        (list[Unreadable], {"field": 1}, None),
+    ],
+)
+def test_names_in_annotations_are_the_functions_own_and_unknown_ones_are_not_checked(
+    of_items: Any, good: Any, bad: Any
+) -> None:
+    def f(items: Any) -> Any:
+        return list(items)
+
+    f.__annotations__ = {"items": of_items, "return": list}
+    cached: Any = cache_batch_variable("items", store="off", key=id, validate=True)(f)
+    assert cached([good]) == [good]  # and no warning
+    if bad is not None:
+        with pytest.raises(AnnotationError, match=r"items\[0\] is not what the annotation says"):
+            cached([bad])
+
+
 def test_aligned_batches_are_checked_each_by_its_own_annotation(tmp_path: Path) -> None:
     @cache_batch_variable(("texts", "labels"), store=tmp_path / "place", name="f", validate=True)
     def f(texts: list[str], labels: list[int]) -> list[str]:
@@ -348,6 +382,19 @@ def test_refreshing_replaces_what_is_at_the_limit_without_evicting(tmp_path: Pat
     f.cache_refresh([1, 2, 3])
     info = f.cache_info()
     assert (info.currsize, info.evictions) == (3, 0)
+
+
+def test_a_refresh_larger_than_the_limit_leaves_no_old_entry_where_some_of_it_is_invalidated(tmp_path: Path) -> None:
+    def compute(items: list[int]) -> list[str]:
+        if 3 in items:
+            f.cache_invalidate([3])
+        return ["new" if 3 in items else "old" for _ in items]
+
+    f, _ = made({"store": tmp_path / "place", "name": "f", "maxsize": 2}, compute)
+    assert f([1, 2]) == ["old", "old"]
+    assert f.cache_refresh([1, 2, 3]) == ["new"] * 3
+    assert f.cache_contains([1, 2, 3]) == [False, True, False]
+    assert f([2]) == ["new"]
 
 
 def test_a_refreshed_result_that_cannot_be_stored_leaves_no_old_one(where: dict[str, Any]) -> None:

@@ -26,17 +26,29 @@ def resolve(function: Callable[..., Any], annotation: Any) -> Any:
     """The annotation, if it is text evaluated where the function was defined, else as it is."""
     if not isinstance(annotation, str):
         return annotation
+    try:
+        return _evaluated(function, annotation)
+    except Exception:  # whatever evaluating somebody's text may raise: then the annotation cannot be checked
+        return annotation
+
+
+def resolve_within(function: Callable[..., Any], hint: Any) -> Any:
+    """``hint`` with the names evaluated that are text inside of it; `Any` where one of them cannot be."""
+    try:
+        return _evaluated(function, hint)
+    except Exception:  # the same
+        return Any
+
+
+def _evaluated(function: Callable[..., Any], annotation: Any) -> Any:
     innermost = inspect.unwrap(function)
 
     def holder() -> None: ...
 
     holder.__annotations__ = {"hint": annotation}
     parameters = {parameter.__name__: parameter for parameter in getattr(innermost, "__type_params__", ())}
-    try:
-        scope = getattr(innermost, "__globals__", {})
-        return typing.get_type_hints(holder, scope, parameters, include_extras=True)["hint"]
-    except Exception:  # whatever evaluating somebody's text may raise: then the annotation cannot be checked
-        return annotation
+    scope = getattr(innermost, "__globals__", {})
+    return typing.get_type_hints(holder, scope, parameters, include_extras=True)["hint"]
 
 
 def is_unchecked(hint: Any) -> bool:

@@ -52,7 +52,7 @@ class Run:
     _taken: dict[Key, Owner]
     _strikes: Counter[Key]
     _expired: set[Key]
-    _since: dict[Key, int]  # when this call first waited for somebody else, by the boot clock
+    _since: dict[Key, int]  # since when it waits for somebody else, by the boot clock; its own computing is no wait
 
     def __init__(self, settings: Settings, plan: Plan, *, refresh: bool = False) -> None:
         self.settings = settings
@@ -205,7 +205,9 @@ class Run:
     def _compute_part(self) -> Steps:
         part = self._next_part()
         mine, self._mine = self._mine, []
+        begun = boot_ns()
         result = yield Compute(self.plan.items_of(part))
+        self._put_off_waits(boot_ns() - begun)
         results = results_of(result, len(part), self.settings.function)
         if self.settings.check is not None:
             for key, value in zip(part, results, strict=True):
@@ -314,6 +316,11 @@ class Run:
             return float("inf")
         begun = min(self._since[key] for key in self._taken)
         return (begun + self.settings.wait_timeout - boot_ns()) / 1e9
+
+    def _put_off_waits(self, nanoseconds: int) -> None:
+        """Leave the time in which this call computed out of its waits: an owner has had all of their limit then."""
+        for key in self._taken:
+            self._since[key] += nanoseconds
 
     def _lose_patience(self, keys: Sequence[Key]) -> None:
         """Put those of ``keys`` up for a claim by force that were waited for long enough."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batche._annotations import element_of
+from batche._annotations import element_of, resolve_within
 from batche.errors import AnnotationError, Failed
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Checks:
     def __init__(self, signature: BatchSignature) -> None:
         self._function = signature.name
         self._variables = signature.variables
-        self._elements = {name: element_of(hint) for name, hint in signature.hints.items()}
+        hints = {name: resolve_within(signature.function, hint) for name, hint in signature.hints.items()}
+        self._elements = {name: element_of(hint) for name, hint in hints.items()}
         self._problem = _checker()
 
     def batch(self, items: Sequence[Any]) -> None:
@@ -56,15 +58,24 @@ class Checks:
 def _checker() -> Callable[[Any, Any], str | None]:
     """What tells why a value is not of a type; `None` where it is."""
     try:
-        from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+        from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
     except ImportError as error:
         raise ImportError('validate=True needs typeguard: pip install "batche[validate]"') from error
 
+    # What cannot be read is passed over in silence: a call never warns.
+    check = partial(
+        check_type,
+        forward_ref_policy=ForwardRefPolicy.IGNORE,
+        collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+    )
+
     def problem(value: Any, kind: Any) -> str | None:
         try:
-            check_type(value, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+            check(value, kind)
         except TypeCheckError as error:
             return str(error)
+        except NameError:  # of an annotation inside of the type, as of a field that only type checkers can read
+            return None
         return None
 
     return problem

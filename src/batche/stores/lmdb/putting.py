@@ -129,8 +129,11 @@ class Putting:
             self._skip_large(writing, mine)
         maxsize = writing.limits.maxsize
         while 0 <= maxsize < len(self._entries) - self._stored:
-            if take_claim(writing.transaction, self._entries[self._stored][0], mine) and maxsize:
+            key = self._entries[self._stored][0]
+            if take_claim(writing.transaction, key, mine) and maxsize:
                 writing.evictions += 1
+                if self.call.newer_than:  # an old entry would outlive the new one, where a later claim is gone
+                    writing.remove(key)
             self._stored += 1
 
     def _skip_large(self, writing: Writing, mine: bytes) -> None:
