@@ -96,6 +96,7 @@ class CachedFunction(Cached[P, R]):
         """Store ``results`` for the items of a batch, as if they were computed now; of duplicates the last one's.
 
         Claims in flight on the items are voided. An item whose result cannot be stored has no entry afterwards.
+        A `Failed` is raised or passed over as ``on_failed`` says, and leaves an old entry as it is.
 
         Raises:
             ResultLengthError: there is not one result for each item; nothing is stored.
