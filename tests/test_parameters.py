@@ -494,6 +494,14 @@ def test_warming_that_is_stopped_loses_nothing_done(where: dict[str, Any]) -> No
     assert f.cache_warm(range(1200)) == 200
 
 
+def test_warming_goes_on_where_items_fail_and_tells_in_the_end(where: dict[str, Any]) -> None:
+    f, _ = made(where, lambda items: [Failed(ValueError(item)) if item == 5 else item for item in items])
+    with pytest.raises(BatchError, match="index 5") as raised:
+        f.cache_warm(range(2500))
+    assert raised.value.indices == (5,)
+    assert f.cache_contains([4, 5, 6, 2499]) == [True, False, True, True]
+
+
 def test_warming_takes_aligned_batches_and_refuses_a_single_text(where: dict[str, Any]) -> None:
     @cache_batch_variable(("texts", "labels"), **where)
     def f(texts: list[str], labels: list[int]) -> list[str]:

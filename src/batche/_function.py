@@ -24,7 +24,7 @@ from batche._plan import split
 from batche._signature import Bound
 from batche._steps import Delete, Read
 from batche._types import CacheInfo
-from batche.errors import StoreError
+from batche.errors import BatchError, StoreError
 from batche.stores.base import attempt
 
 P = ParamSpec("P")
@@ -109,13 +109,21 @@ class CachedFunction(Cached[P, R]):
 
         The batch may be any iterable, of any length: it is taken in parts of 1,000, or of ``batch_size`` where that is
         more, in constant memory. Each part is stored when it is done, so what is stopped goes on where it was.
-        (Type checkers do not check the arguments: a stream is no list, which the function asks for.)
+        Where items are `Failed`, the `BatchError` of the first part that has some is raised once all others are done;
+        its indices count from the beginning of that part. (Type checkers do not check the arguments: a stream is no
+        list, which the function asks for.)
         """
         bound = self._signature.bind(args, kwargs)
         computed = 0
+        failed: BatchError | None = None
         for run in self._warming(bound, self._bound()):
-            drive(run, partial(self._compute, bound))
+            try:
+                drive(run, partial(self._compute, bound))
+            except BatchError as error:
+                failed = failed or error
             computed += run.results.computed
+        if failed is not None:
+            raise failed
         return computed
 
     # To pyright what does not take the instance as its first parameter is a static method; mypy takes it for a method.
@@ -225,9 +233,15 @@ class AsyncCachedFunction(Cached[P, R]):
         """Compute the items of a batch of any length that have no entry: see `CachedFunction.cache_warm`."""
         bound = self._signature.bind(args, kwargs)
         computed = 0
+        failed: BatchError | None = None
         for run in self._warming(bound, await self._ready()):
-            await drive_async(run, partial(self._compute_async, bound))
+            try:
+                await drive_async(run, partial(self._compute_async, bound))
+            except BatchError as error:
+                failed = failed or error
             computed += run.results.computed
+        if failed is not None:
+            raise failed
         return computed
 
     # To pyright what does not take the instance as its first parameter is a static method; mypy takes it for a method.
