@@ -117,6 +117,12 @@ def ask_with_few(scene: Scene, left: int, batch: list[Any]) -> tuple[Asked, int]
         used.give_back()
 
 
+def ask_a_while_later_with_few(scene: Scene, left: int, batch: list[Any]) -> tuple[Asked, int]:
+    """The same when it is time to look whether the files are still those at their paths."""
+    quiet(scene).store._opened.look_at = float("-inf")
+    return ask_with_few(scene, left, batch)
+
+
 def decorate_and_ask_with_few(left: int) -> tuple[list[int], int]:
     """Decorate and call a function at the runtime place with ``left`` descriptors to spare."""
     used = Used(left)
