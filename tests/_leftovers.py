@@ -98,7 +98,7 @@ def _open_paths(pid: int) -> list[str]:
     paths = []
     with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed by now, as the one that listed our own
+            with contextlib.suppress(OSError):  # closed meanwhile, as the one that listed them is
                 paths.append(str(descriptor.readlink()))
     return paths
 

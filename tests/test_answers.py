@@ -329,6 +329,7 @@ def test_what_cannot_come_back_the_same_is_returned_counted_and_told_once(
     (record,) = caplog.records
     assert (record.levelname, record.name) == ("WARNING", "batche")
     assert "lock" in record.getMessage()
+    assert "return plain data" in record.getMessage()
 
 
 def test_off_stores_nothing_and_rejects_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -415,6 +415,17 @@ def test_parameters_are_what_was_given_with_the_limits_in_force() -> None:
     assert 0 < parameters["max_bytes"] <= 4 * 2**30
 
 
+def test_parameters_tell_a_place_as_text_and_a_store_as_it_is(tmp_path: Path) -> None:
+    def told(store: Any) -> Any:
+        return cache_batch_variable("texts", store=store, name="f")(upper).cache_parameters()["store"]
+
+    store = MappingStore()
+    assert told(tmp_path / "place") == str(tmp_path / "place")
+    assert told("off") == "off"
+    assert told(store) is store
+    assert told(None) is None
+
+
 def test_the_store_is_the_one_that_was_given() -> None:
     store = MappingStore()
     assert cache_batch_variable("texts", store=store)(upper).store is store

@@ -83,6 +83,13 @@ def test_an_argument_without_a_key_may_be_ignored_but_not_keyed() -> None:
     text = str(UnkeyableError("argument 'client'", "app.Client"))
     assert 0 < text.index("__batche_key__") < text.index("ignore=")
     assert "key= to the decorator" not in text
+    assert 'ignore=("client",)' in text
+    assert "dataclass" not in text
+
+
+def test_an_instance_without_a_key_may_be_a_dataclass_too() -> None:
+    text = str(UnkeyableError("argument 'self'", "app.Model"))
+    assert 0 < text.index("__batche_key__") < text.index("dataclass") < text.index('ignore=("self",)')
 
 
 def test_a_wrong_length_says_what_was_given_and_what_came_back() -> None:

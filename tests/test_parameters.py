@@ -240,6 +240,15 @@ def test_failed_takes_an_exception() -> None:
         cache_batch_variable("items", on_failed="ignore")  # type: ignore[arg-type]  # the mistake
 
 
+# ---- ignore ----
+
+
+@pytest.mark.parametrize("ignore", [3, "model", ["texts"], [3]])
+def test_what_is_ignored_is_named(ignore: Any) -> None:
+    with pytest.raises(SignatureError, match="ignore= "):
+        cache_batch_variable("texts", ignore=ignore)(lambda texts, model: texts)
+
+
 # ---- wait_timeout ----
 
 

@@ -149,9 +149,10 @@ class Cached(Generic[P, R]):
         return settings.store.stats(settings.namespace)
 
     def cache_parameters(self) -> dict[str, Any]:
-        """What the decorator was given, with the limits that are in force."""
-        info = self.cache_info()
-        return {**self._options, "maxsize": info.maxsize, "max_bytes": info.max_bytes}
+        """What the decorator was given, with the limits that are in force; a path as text, as it was resolved."""
+        info, store = self.cache_info(), self._options["store"]
+        given = {**self._options, "store": str(store) if isinstance(store, _places.PlaceSpec) else store}
+        return {**given, "maxsize": info.maxsize, "max_bytes": info.max_bytes}
 
     def _clear(self) -> None:
         settings = self._bound().settings

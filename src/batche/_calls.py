@@ -1,7 +1,8 @@
 """Which calls of cached functions enclose the code that runs now.
 
 Kept in a context variable, so that it reaches tasks and `asyncio.to_thread` by itself; a thread, executor or
-process that a batch function starts is another caller.
+process that a batch function starts is another caller. Calls that wait in a thread keep its event loop from going on:
+to these the calls of the loop's tasks are enclosing calls too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Final
 
 from batche._process import boot_ns, random_word, renew_after_fork
@@ -39,6 +41,39 @@ def new_call(namespace: bytes) -> Call:
     return Call((boot_ns(), _serials.next() & _WORD), os.getpid(), namespace)
 
 
+class _Tasks:
+    """The calls that tasks make, by the thread of their loop."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.by_thread: dict[int, dict[CallId, Call]] = {}
+
+
+_tasks: Final = _Tasks()
+
+
+@contextmanager
+def in_task(call: Call) -> Iterator[None]:
+    """Note that ``call`` is made by a task of this thread's loop."""
+    here = _tasks.by_thread.setdefault(get_ident(), {})  # the collector may end a call in another thread
+    here[call.id] = call
+    try:
+        yield
+    finally:
+        here.pop(call.id, None)
+
+
+def _stopped_by(call: Call | None) -> list[Call]:
+    """The calls of tasks that cannot go on while ``call`` waits in this thread; a task's call stops none."""
+    here = _tasks.by_thread.get(get_ident())
+    if not here or call is None or call.id in here:
+        return []
+    return list(here.values())
+
+
 @contextmanager
 def inside(call: Call) -> Iterator[None]:
     """Make ``call`` enclose the code of the ``with``."""
@@ -51,8 +86,9 @@ def inside(call: Call) -> Iterator[None]:
 
 
 def youngest_holder(*, around: Call | None = None) -> CallId | None:
-    """The id of the youngest enclosing call, but ``around`` itself, that holds claims; `None` where none does."""
-    holders = [call.id for call in _enclosing.get() if call.holds and call is not around]
+    """The id of the youngest call that encloses ``around``, and holds claims; `None` where none does."""
+    enclosing = (*_enclosing.get(), *_stopped_by(around))
+    holders = [call.id for call in enclosing if call.holds and call is not around]
     return max(holders) if holders else None
 
 

@@ -27,3 +27,5 @@ def mark_async(wrapper: Any) -> None:
     """
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(wrapper)
+    elif not hasattr(wrapper, "__name__"):  # of a partial or a callable object; what looks like a function has one
+        wrapper.__name__ = type(wrapper.__wrapped__).__name__

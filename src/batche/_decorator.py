@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from batche._function import AsyncCachedFunction, CachedFunction, cached
 from batche._options import checked
@@ -12,13 +12,26 @@ from batche._stores import Given
 from batche.codecs import Codec
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 Results = TypeVar("Results", bound=Iterable[Any] | None)
 """What a sync batch function returns: a coroutine is none of it, so that a type checker can tell the two apart."""
+
+if TYPE_CHECKING:
+    from batche._function import TypedAsyncClassMethod, TypedClassMethod
 
 
 class Decorate(Protocol):
     """What `cache_batch_variable` returns: it makes a cached function of a batch function, of its kind and types."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], /
+    ) -> TypedAsyncClassMethod[Q, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[type[T], Q], Results], /) -> TypedClassMethod[Q, Results]: ...
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
@@ -20,14 +22,16 @@ from batche import _calls
 from batche._drive import ask_store
 from batche._engine import Run
 from batche._process import renew_after_fork
-from batche._steps import Compute, Delete, Listen, Put, Read, Step, Steps, StoreStep, Wait
-from batche._types import Entry, Key, Stored
+from batche._steps import Compute, Delete, Listen, Owners, Put, Read, Step, Steps, StoreStep, Wait
+from batche._types import Key, Owner, Stored
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
 
 MOST_KEYS: Final = 1000
-"""Keys that a store is asked to read or to remove before the loop turns."""
+"""Keys that a store is asked about between two turns of the loop: fewer than one transaction may hold."""
+_STEP: Final = 31
+"""Keys that asking a store for anything at all takes as long as."""
 _FIRST_TRY: Final = 0.0001
 _LAST_TRY: Final = 0.002
 _SHARE: Final = 0.0002
@@ -41,7 +45,7 @@ async def drive_async(run: Run, function: Callable[[list[Any]], Awaitable[Any]])
     abandoned = True  # by whatever is not an `Exception`: a cancellation, most of all
     steps = run.steps()
     try:
-        with _calls.inside(run.call):
+        with _calls.inside(run.call), _calls.in_task(run.call):
             results = await _advance(run, steps, function)
         abandoned = False
         return results
@@ -57,6 +61,7 @@ async def drive_async(run: Run, function: Callable[[list[Any]], Awaitable[Any]])
 
 
 async def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Awaitable[Any]]) -> list[Any]:
+    asking = Asking(run)
     answer: Any = None
     trouble: StoreError | None = None
     while True:
@@ -67,14 +72,14 @@ async def _advance(run: Run, steps: Steps, function: Callable[[list[Any]], Await
             return results
         answer, trouble = None, None
         try:
-            answer = await _perform(run, step, function)
+            answer = await _perform(run, step, asking, function)
         except StoreError as error:
             if isinstance(step, Compute):
                 raise  # the function's own, of another cache that it calls
             trouble = error
 
 
-async def _perform(run: Run, step: Step, function: Callable[[list[Any]], Awaitable[Any]]) -> Any:
+async def _perform(run: Run, step: Step, asking: Asking, function: Callable[[list[Any]], Awaitable[Any]]) -> Any:
     match step:
         case Compute(items):
             return await function(items)
@@ -83,54 +88,98 @@ async def _perform(run: Run, step: Step, function: Callable[[list[Any]], Awaitab
         case Wait(bell, seconds):
             return await bell.wait(seconds)
         case _:
-            return await ask_store_async(run, step)
+            return await asking.ask(step)
 
 
 async def ask_store_async(run: Run, step: StoreStep) -> Any:
     """Do what is the store's to do, a transaction at a time."""
-    match step:
-        case Read(keys, use) if len(keys) > MOST_KEYS:
-            found: list[list[Entry | None]] = [await _turn(run, Read(piece, use)) async for piece in _pieces(keys)]
-            return list(itertools.chain.from_iterable(found))
-        case Delete(keys) if len(keys) > MOST_KEYS:
-            return sum([await _turn(run, Delete(piece)) async for piece in _pieces(keys)])
-        case Put():
-            return await _put(run, step)
-        case _:
-            return await _turn(run, step)
+    return await Asking(run).ask(step)
 
 
-async def _pieces(keys: Sequence[Key]) -> AsyncIterator[Sequence[Key]]:
-    """Parts of ``keys`` between which the loop turns."""
+class _InParts(list[Owner | None]):
+    """Owners as they were asked for: a store knows its own earlier answer again."""
+
+    def __init__(self, parts: Sequence[Sequence[Owner | None]]) -> None:
+        super().__init__(itertools.chain.from_iterable(parts))
+        self.parts = parts
+
+
+class Stint(threading.local):
+    """What the tasks of this thread's loop had stores do since one of them last let the loop turn, in keys."""
+
+    work = 0
+
+    def allows(self, keys: int) -> bool:
+        """Whether so much more may be done before the loop turns. Costs a call 0.1 us, and a turn now and then."""
+        self.work += keys + _STEP
+        return self.work <= MOST_KEYS + _STEP
+
+    async def pause(self, keys: int, seconds: float = 0.0) -> None:
+        """Let the loop turn; then so much is to be done."""
+        await asyncio.sleep(seconds)
+        self.work = keys + _STEP
+
+
+stint: Final = Stint()
+
+
+class Asking:
+    """Has a store do the steps of one run, with at most `MOST_KEYS` keys between two turns of the loop."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def ask(self, step: StoreStep) -> Any:
+        """Do a step, in parts where it is a large one."""
+        match step:
+            case Read(keys, use) if len(keys) > MOST_KEYS:
+                found = [await self._turn(Read(part, use), len(part)) for part in _parts(keys)]
+                return list(itertools.chain.from_iterable(found))
+            case Delete(keys) if len(keys) > MOST_KEYS:
+                return sum([await self._turn(Delete(part), len(part)) for part in _parts(keys)])
+            case Owners(keys, before) if len(keys) > MOST_KEYS:
+                return await self._owners(keys, before)
+            case Put():
+                return await self._put(step)
+            case _:
+                return await self._turn(step, len(step.keys))
+
+    async def _owners(self, keys: Sequence[Key], before: Sequence[Owner | None] | None) -> _InParts:
+        parts = list(_parts(keys))
+        known = before.parts if isinstance(before, _InParts) else [None] * len(parts)
+        asked = zip(parts, known, strict=True)
+        return _InParts([await self._turn(Owners(part, then), len(part)) for part, then in asked])
+
+    async def _put(self, step: Put) -> Stored:
+        kept, too_large, entries = set[Key](), set[Key](), step.entries
+        while True:
+            number = len(entries) + len(step.drop) + len(step.claim)
+            stored: Stored = await self._turn(Put(entries, step.drop, step.claim), number)
+            kept |= stored.kept
+            too_large |= stored.too_large
+            if not stored.rest:
+                return Stored(frozenset(kept), frozenset(too_large), stored.claims)
+            entries = entries[-stored.rest :]
+
+    async def _turn(self, step: StoreStep, keys: int) -> Any:
+        """Do one step, once the loop has turned, if that is due, and it is this writer's turn."""
+        if not stint.allows(keys):
+            await stint.pause(keys)
+        deadline, delay = time.monotonic() + PATIENCE, _FIRST_TRY
+        while True:
+            try:
+                with attempt:
+                    return ask_store(self._run, step)
+            except StoreBusyError:
+                if time.monotonic() > deadline:
+                    raise
+            await stint.pause(keys, delay)
+            delay = min(2 * delay, _LAST_TRY)
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
     for start in range(0, len(keys), MOST_KEYS):
-        await asyncio.sleep(0)
         yield keys[start : start + MOST_KEYS]
-
-
-async def _put(run: Run, step: Put) -> Stored:
-    kept, too_large, entries = set[Key](), set[Key](), step.entries
-    while True:
-        stored: Stored = await _turn(run, Put(entries, step.drop, step.claim))
-        kept |= stored.kept
-        too_large |= stored.too_large
-        if not stored.rest:
-            return Stored(frozenset(kept), frozenset(too_large), stored.claims)
-        entries = entries[-stored.rest :]
-        await asyncio.sleep(0)
-
-
-async def _turn(run: Run, step: StoreStep) -> Any:
-    """Do one step, once it is this writer's turn."""
-    deadline, delay = time.monotonic() + PATIENCE, _FIRST_TRY
-    while True:
-        try:
-            with attempt:
-                return ask_store(run, step)
-        except StoreBusyError:
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, _LAST_TRY)
 
 
 class _Waiting:
@@ -186,24 +235,60 @@ _numbers: Final = itertools.count(1)
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Call ``function`` in a thread of its own, which no other work can keep from starting: unlike a pool's."""
-    loop, context = asyncio.get_running_loop(), copy_context()
-    done: asyncio.Future[T] = loop.create_future()
+    done = Future[T]()
+    _begin(function, done)
+    return await _outcome(done)
 
-    def tell(outcome: Callable[[T], None] | Callable[[BaseException], None], value: Any) -> None:
-        def settle() -> None:
-            if not done.done():  # the task may have been cancelled
-                outcome(value)
 
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle)
+class Together:
+    """Calls something in a thread: one call at a time, for all who want it, in tasks of whatever loops."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, Future[Any]] = {}  # by process: a fork does not inherit the thread
+
+    async def in_thread(self, function: Callable[[], T], known: Callable[[], T | None]) -> T:
+        """What a call of ``function`` comes to, or what is ``known`` of an earlier one. Who is cancelled stops none."""
+        process, new = os.getpid(), Future[T]()
+        done = self._under_way.setdefault(process, new)
+        if done is new:
+            new.add_done_callback(lambda _: self._under_way.pop(process, None))
+            found = known()  # after winning, because another one may just have ended
+            if found is not None:
+                new.set_result(found)
+                return found
+            _begin(function, new)
+        return await _outcome(done)
+
+
+def _begin(function: Callable[[], T], done: Future[T]) -> None:
+    context = copy_context()
 
     def work() -> None:
         try:
             result = context.run(function)
         except BaseException as error:
-            tell(done.set_exception, error)
+            done.set_exception(error)
         else:
-            tell(done.set_result, result)
+            done.set_result(result)
 
-    threading.Thread(target=work, name=f"batche-{next(_numbers)}", daemon=True).start()
-    return await done
+    try:
+        threading.Thread(target=work, name=f"batche-{next(_numbers)}", daemon=True).start()
+    except RuntimeError:  # there may be no more threads
+        work()
+
+
+async def _outcome(done: Future[T]) -> T:
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not waiter.done():  # the task may have been cancelled
+            waiter.set_result(None)
+
+    def tell(_: Future[T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle)
+
+    done.add_done_callback(tell)
+    await waiter
+    return done.result()

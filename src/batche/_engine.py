@@ -12,11 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, Final
 
 from batche import _calls
 from batche._batches import results_of
+from batche._made_once import made_once
 from batche._places import BegunAnewError
 from batche._plan import Plan
 from batche._process import boot_ns
@@ -61,12 +61,12 @@ class Run:
         self._found: Sequence[Entry | None] | None = None
         self._trouble: StoreError | None = None
 
-    @cached_property
+    @made_once
     def call(self) -> Call:
         """What the claims of this run name."""
         return _calls.new_call(self.settings.namespace)
 
-    @cached_property
+    @made_once
     def results(self) -> Results:
         """What this run has so far; a call that only hits does without it."""
         return Results(self.settings, self.plan)
@@ -88,7 +88,10 @@ class Run:
             return None  # the steps find out which
         if plan.has_duplicates:
             results = self.results.spread(results)
-        self._release(settings.nobody, {"hits": len(results)})
+        try:
+            settings.store.release(settings.nobody, counts={"hits": len(results)})
+        except StoreError as trouble:  # a store that breaks its promise must not break the function
+            self._tell(trouble)
         return results
 
     def has(self, entries: Sequence[Entry | None]) -> list[bool]:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from batche._binding import FOREVER
 from batche._binding import Bound as Binding
-from batche._cached import WARMED, Cached
+from batche._cached import Cached
 from batche._coroutines import is_async, mark_async
 from batche._drive import ask_store, drive
-from batche._drive_async import ask_store_async, drive_async, in_thread
+from batche._drive_async import MOST_KEYS, Together, ask_store_async, drive_async, in_thread, stint
 from batche._engine import Run
+from batche._hooks import hooks
 from batche._methods import AsyncCachedMethod, CachedMethod
 from batche._namespace import Declared
 from batche._plan import split
 from batche._signature import Bound
 from batche._steps import Delete, Read
+from batche._types import CacheInfo
+from batche.errors import StoreError
 from batche.stores.base import attempt
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class CachedFunction(Cached[P, R]):
@@ -35,11 +41,15 @@ class CachedFunction(Cached[P, R]):
         bound = self._signature.bind(args, kwargs)
         if self._signature.may_be_uncached and self._signature.is_uncached(bound.batch):
             return self.__wrapped__(*args, **kwargs)  # type: ignore[no-any-return]  # what the function returns
-        items = self._items(bound)
+        items = self._signature.items(bound.batch)
         if not items:
             return []  # type: ignore[return-value]  # the answer is always a list
+        if self._checks is not None:
+            self._checks.batch(items)
 
-        use = self._bound()
+        use = self._use
+        if use is None or use.until != FOREVER or hooks.off:
+            use = self._bound()
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
@@ -107,13 +117,17 @@ class CachedFunction(Cached[P, R]):
             computed += run.results.computed
         return computed
 
+    # To pyright what does not take the instance as its first parameter is a static method; mypy takes it for a method.
     @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
 
     @overload
     def __get__(
-        self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+        self: CachedFunction[Concatenate[T, Q], R], instance: T, owner: type | None = None, /
     ) -> CachedMethod[Q, R]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> Self: ...
 
     def __get__(self, instance: object | None, owner: type | None = None, /) -> Any:
         return self if instance is None else CachedMethod(self, instance)
@@ -128,6 +142,8 @@ class AsyncCachedFunction(Cached[P, R]):
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any], declared: Declared | None = None) -> None:
         super().__init__(function, options, declared)
+        self._opening = Together()
+        self._process = 0  # the one that a thread has made ready for this function
         mark_async(self)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,25 +155,40 @@ class AsyncCachedFunction(Cached[P, R]):
         if not items:
             return []  # type: ignore[return-value]  # the answer is always a list
 
-        use = self._current() or await self._opened()
+        use = self._at_hand() or await self._ready()
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = None
-        if len(items) <= WARMED:  # so few are read in one transaction
+        if len(items) <= MOST_KEYS:
+            if not stint.allows(len(items)):
+                await stint.pause(len(items))
             with attempt:
                 results = run.recall()
         if results is None:
             results = await drive_async(run, partial(self._compute_async, bound))
         return results  # type: ignore[return-value]  # the answer is always a list
 
-    async def _ready(self) -> Binding:
-        return self._current() or await self._opened()
+    def _at_hand(self) -> Binding | None:
+        return self._current() if self._process == os.getpid() else None
 
-    async def _opened(self) -> Binding:
-        """The store, opened in a thread: that may wait for other processes."""
-        return await in_thread(self._bound)
+    async def _ready(self) -> Binding:
+        """The store; where it is to be opened, that is done in a thread, because it may wait for other processes."""
+        use = self._at_hand()
+        return use if use is not None else await self._opening.in_thread(self._open, self._at_hand)
+
+    def _open(self) -> Binding:
+        use = self._bound()
+        with suppress(StoreError):  # if it lasts, the first call meets it again
+            use.settings.store.stats(use.settings.namespace)  # does what a process does once, as no step does it
+        self._process = os.getpid()
+        return use
 
     async def _compute_async(self, bound: Bound, items: list[Any]) -> Any:
         return await _awaited(self._compute(bound, items))
+
+    def cache_info(self) -> CacheInfo:
+        """The counts of this function over all processes that use its store; waits for no writer."""
+        with attempt:
+            return super().cache_info()
 
     async def cache_clear(self) -> None:
         """Remove every entry of this function, all versions of it, void the claims in flight and zero its counts."""
@@ -196,16 +227,19 @@ class AsyncCachedFunction(Cached[P, R]):
         for run in self._warming(bound, await self._ready()):
             await drive_async(run, partial(self._compute_async, bound))
             computed += run.results.computed
-            await asyncio.sleep(0)  # a part that is there already takes no turn of the loop by itself
         return computed
 
+    # To pyright what does not take the instance as its first parameter is a static method; mypy takes it for a method.
     @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
 
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+        self: AsyncCachedFunction[Concatenate[T, Q], R], instance: T, owner: type | None = None, /
     ) -> AsyncCachedMethod[Q, R]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> Self: ...
 
     def __get__(self, instance: object | None, owner: type | None = None, /) -> Any:
         return self if instance is None else AsyncCachedMethod(self, instance)
@@ -227,6 +261,18 @@ def _as_they_are(items: list[Any]) -> list[Any]:
 
 async def _as_awaited(items: list[Any]) -> list[Any]:
     return items
+
+
+if TYPE_CHECKING:
+    # What type checkers take for cached class methods: functions whose first parameter is a class. mypy does not see
+    # that in `__get__`. One whose first parameter may be anything is taken for such a function too, so that called as
+    # it is, it takes any arguments.
+
+    class TypedClassMethod(CachedFunction[..., R], Generic[Q, R]):
+        def __get__(self, instance: object, owner: type | None = None, /) -> CachedMethod[Q, R]: ...  # type: ignore[override]  # of a class too  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    class TypedAsyncClassMethod(AsyncCachedFunction[..., R], Generic[Q, R]):
+        def __get__(self, instance: object, owner: type | None = None, /) -> AsyncCachedMethod[Q, R]: ...  # type: ignore[override]  # of a class too  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class CachedClassMethod(classmethod):  # type: ignore[type-arg]  # its types are those of the function inside

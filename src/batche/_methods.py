@@ -21,6 +21,7 @@ class _Method(Generic[Q, R]):
         self.__func__: Any = function
         self.__self__ = instance
         self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from batche import _binding
@@ -32,6 +32,8 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(options[option], bool):
             raise _wrong(option, options[option], "True or False")
     ignore = options["ignore"]
+    if not isinstance(ignore, Iterable):
+        raise _wrong("ignore", ignore, "names of parameters")
     resolved = {
         **options,
         "store": resolved_store(options["store"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 from weakref import WeakSet
 
@@ -13,15 +14,14 @@ from batche._trouble import PASSING, store_error
 BOOT_ID: str = "/proc/sys/kernel/random/boot_id"  # where the system tells one boot from another
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
 
+boot_ns: Final[Callable[[], int]] = (
+    functools.partial(time.clock_gettime_ns, _BOOT_CLOCK) if _BOOT_CLOCK is not None else time.monotonic_ns
+)
+"""Nanoseconds since the system was booted, sleep included where the platform can tell.
 
-def boot_ns() -> int:
-    """Nanoseconds since the system was booted, sleep included where the platform can tell.
-
-    The same for all processes of a host; it never goes back and means nothing after a reboot.
-    """
-    if _BOOT_CLOCK is None:  # Windows, where only the in-process store is in use
-        return time.monotonic_ns()
-    return time.clock_gettime_ns(_BOOT_CLOCK)
+The same for all processes of a host; it never goes back and means nothing after a reboot. No function of Python,
+because every hit calls it.
+"""
 
 
 def boot_identity() -> int:

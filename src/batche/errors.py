@@ -93,10 +93,13 @@ class UnkeyableError(_Fields, TypeError):
     def __str__(self) -> str:
         why = f" ({self.problem})" if self.problem else ""
         ways = ["give its class a __batche_key__() method that returns plain data"]
+        if self.where == "argument 'self'":
+            ways.append("make it a dataclass")
         if not self.where.startswith(("argument", "key")):
             ways.append("pass key= to the decorator to cache the item by something plain")
         if not self.where.startswith(("item", "key")):
-            ways.append("name the argument in ignore= if it does not change the answer")
+            name = self.where.removeprefix("argument ").replace("'", '"')
+            ways.append(f"leave it out by ignore=({name},) if it does not change the answer")
         return f"{self.where} of type {self.type_name} has no canonical key{why}: " + ", or ".join(ways)
 
 
@@ -120,7 +123,7 @@ class ResultLengthError(_Fields, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.function}: batch function must return a list of predictions of the same length "
-            f"as the batch: it was given {self.expected} items and returned {self.got}"
+            f"as the batch: it was given {self.expected} item{'s' * (self.expected != 1)} and returned {self.got}"
         )
 
 

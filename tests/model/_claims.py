@@ -5,8 +5,12 @@ for what nobody else can come in between of: one transaction, one store to a wor
 between two of them is its own, so dying there is the same as dying at the next one. Steps that begin with ``!`` are
 faults: nobody may count on them.
 
+Some callers may refresh: they compute all their items, whatever is there and whoever computes them, and so does
+`cache_put`, whose results are given. A caller that has waited for long enough takes the claim of a living owner too.
+Entries may grow too old to count.
+
 Ghosts, which no step of the library knows: the version of each item (how often it was invalidated), when a caller
-came, what was voided, and how many owners that did not die a caller has waited for.
+came, what was voided, what is stored and was not removed, and how many owners that did not die a caller has waited for.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from tests.model._checker import FAULT, State, stands_for
 PATIENCE = 2
 RUNNING, ENDED, ABANDONED = 1, 0, 2
 """What the word of a caller's call says."""
-FAULTS = ("crashes", "newcomers", "invalidations", "clears", "further calls")
-CRASH, NEWCOMER, INVALIDATION, CLEAR, AGAIN = range(len(FAULTS))
+FAULTS = ("crashes", "newcomers", "invalidations", "clears", "further calls", "timeouts", "expirations")
+CRASH, NEWCOMER, INVALIDATION, CLEAR, AGAIN, TIMEOUT, EXPIRATION = range(len(FAULTS))
 """Places in `World.left`."""
 
 
@@ -36,8 +40,10 @@ class At(IntEnum):
     READ_AGAIN = 4
     TELL = 5
     """It has committed, and not told so yet."""
-    DONE = 6
-    DEAD = 7
+    OUTDATE = 6
+    """It has refreshed what cannot be stored: the old entries are to go."""
+    DONE = 7
+    DEAD = 8
 
 
 class Claim(NamedTuple):
@@ -67,6 +73,10 @@ class Caller(NamedTuple):
     since: tuple[int, ...]
     voided: int
     waits: tuple[int, ...]
+    refreshes: bool = False
+    overdue: int = 0  # what it has waited for as long as it may
+    forces: bool = False  # its next claim takes what others own
+    outdates: int = 0
 
 
 class World(NamedTuple):
@@ -80,6 +90,8 @@ class World(NamedTuple):
     left: tuple[int, ...]
     telling: bool  # an invalidation was committed and not told yet
     wrong: str
+    too_old: int  # entries that do not count any more
+    kept: int  # what was stored, or there from the beginning, and not removed
 
 
 class Claims:
@@ -95,12 +107,17 @@ class Claims:
         invalidations: int = 0,
         clears: int = 0,
         again: int = 0,
+        timeouts: int = 0,
+        expirations: int = 0,
+        refreshers: int = 0,
+        filled: bool = False,
         failing: str = "",
         batch_size: int | None = None,
         most_keys: int | None = None,
         flaws: frozenset[str] = frozenset(),
     ) -> None:
-        self._left = (crashes, newcomers, invalidations, clears, again)
+        self._left = (crashes, newcomers, invalidations, clears, again, timeouts, expirations)
+        self._refreshers, self._filled = refreshers, filled
         self.name = f"claims: {callers} callers x {items} items{self._told_faults(failing, batch_size, most_keys)}"
         self._number, self._items = callers, items
         self._failing = frozenset(failing.split())
@@ -112,7 +129,9 @@ class Claims:
         self._zero = (0,) * items
 
     def _told_faults(self, failing: str, batch_size: int | None, most_keys: int | None) -> str:
-        parts = [f"parts of {batch_size}"] if batch_size else []
+        parts = [f"{self._refreshers} of them refresh"] if self._refreshers else []
+        parts += ["some stored before"] if self._filled else []
+        parts += [f"parts of {batch_size}"] if batch_size else []
         parts += [f"transactions of {most_keys}"] if most_keys else []
         parts += [f"{kind} {number}" for kind, number in zip(FAULTS, self._left, strict=True) if number]
         return "".join(f", {part}" for part in [*parts, failing.replace(" ", " or ")] if part)
@@ -123,8 +142,14 @@ class Claims:
         """Every choice of batches, those that differ by the names of callers or items only once."""
         nothing: tuple[tuple[()], ...] = ((),) * self._items
         for batches in sorted({self._alike(batches) for batches in self._batches()}):
-            callers = tuple(self._newcomer(0, 0, self._zero, wants) for wants in batches)
-            yield World(callers, nothing, (-1,) * self._items, self._zero, 0, self._left, False, "")
+            for refreshers in combinations(range(self._number), self._refreshers):
+                callers = tuple(
+                    self._newcomer(0, 0, self._zero, wants, refreshes=row in refreshers)
+                    for row, wants in enumerate(batches)
+                )
+                for there in range(self._all + 1) if self._filled else [0]:
+                    entries = tuple(0 if there >> item & 1 else -1 for item in range(self._items))
+                    yield World(callers, nothing, entries, self._zero, 0, self._left, False, "", 0, there)
 
     def _batches(self) -> Iterator[tuple[int, ...]]:
         return combinations_with_replacement(range(1, self._all + 1), self._number)
@@ -139,7 +164,7 @@ class Claims:
         return all(caller.at >= At.DONE for caller in world.callers) and not world.telling
 
     def wrong(self, world: World) -> str | None:
-        return world.wrong or self._wrongly_owned(world) or self._wrongly_stored(world)
+        return world.wrong or self._wrongly_owned(world) or self._wrongly_stored(world) or self._wrongly_waits(world)
 
     def canonical(self, world: World) -> State:
         """Rows are alike: sorted, with the references to them."""
@@ -183,7 +208,7 @@ class Claims:
             claim = world.claims[item]
             if owners and (not claim or claim.row != owners[0]):
                 return f"the claim of item {item} is not its owner's"
-            if owners and world.entries[item] >= 0:
+            if owners and self._counts(world, world.callers[owners[0]], item):
                 return f"item {item} is computed again though it is stored"
             if claim and self._state(world, claim) == RUNNING and not world.callers[claim.row].mine & bit:
                 return f"the claim of item {item} is leaked: its call goes on and does not compute it"
@@ -193,9 +218,22 @@ class Claims:
         for item, (entry, version) in enumerate(zip(world.entries, world.versions, strict=True)):
             if entry >= 0 and entry != version:
                 return f"a stale result of item {item} is stored"
+            if entry < 0 and world.kept >> item & 1:
+                return f"the entry of item {item} has gone though nobody removed it"
         for row, caller in enumerate(world.callers):
             if max(caller.waits) > PATIENCE + self._left[CRASH] - world.left[CRASH]:
                 return f"caller {row} waited for more than {PATIENCE} owners that ended without an entry"
+        return None
+
+    def _wrongly_waits(self, world: World) -> str | None:
+        """Once every commit is told, nobody goes on waiting for an owner who has lost its claim."""
+        if world.telling or world.left[CRASH] < self._left[CRASH] or any(one.at == At.TELL for one in world.callers):
+            return None
+        for row, caller in enumerate(world.callers):
+            if caller.at == At.LOOK and caller.fresh and self._all_run(world, caller):
+                pairs = zip(caller.taken, world.claims, strict=True)
+                if any(owner and claim[:3] != owner for owner, claim in pairs):
+                    return f"caller {row} waits on for an owner whose claim has gone"
         return None
 
     # ---- steps ----
@@ -207,6 +245,9 @@ class Claims:
             yield from self._faults(world, row, caller)
         if has_turn:
             yield from self._remove(world)
+        if world.left[EXPIRATION] and world.kept & ~world.too_old:
+            aged = world._replace(too_old=world.kept, left=self._spent(world, EXPIRATION))
+            yield f"{FAULT}what is stored grows too old", aged
         if world.telling:
             yield "the invalidation tells of its commit", self._told(world._replace(telling=False))
             if world.left[CRASH]:
@@ -226,6 +267,8 @@ class Claims:
                 yield f"{row} looks", self._look(world, row)
             case At.READ_AGAIN:
                 yield f"{row} reads what is over", self._read_again(world, row)
+            case At.OUTDATE if has_turn:
+                yield f"{row} removes what it has refreshed and not stored", self._outdate(world, row)
             case At.TELL:
                 yield f"{row} tells of its commit", self._tell(world, row)
 
@@ -236,11 +279,19 @@ class Claims:
             yield f"{FAULT}a newcomer takes row {row}", self._replace(world, row)
         if caller.at == At.DONE and world.left[AGAIN]:
             yield f"{FAULT}{row} calls again", self._call_again(world, row)
+        if caller.at == At.LOOK and world.left[TIMEOUT]:
+            yield from self._time_out(world, row, caller)
 
-    def _newcomer(self, token: int, serial: int, versions: tuple[int, ...], wants: int) -> Caller:
-        zero = self._zero
+    @stands_for(
+        "_function:CachedFunction.cache_refresh", "_function:CachedFunction.cache_put", "_cached:Cached._putting"
+    )
+    def _newcomer(
+        self, token: int, serial: int, versions: tuple[int, ...], wants: int, *, refreshes: bool = False
+    ) -> Caller:
+        """A call begins. One that refreshes does not read first."""
+        at, none, zero = At.CLAIM if refreshes else At.READ, self._none, self._zero
         return Caller(
-            At.READ, token, serial, RUNNING, wants, 0, 0, self._none, zero, 0, False, False, versions, zero, 0, zero
+            at, token, serial, RUNNING, wants, 0, 0, none, zero, 0, False, False, versions, zero, 0, zero, refreshes
         )
 
     @stands_for(
@@ -262,17 +313,24 @@ class Claims:
     @stands_for("_engine:Run._look_up", "stores.lmdb.store:LmdbStore.read", "stores.lmdb.reading:read_raw")
     def _read(self, world: World, row: int) -> World:
         caller = world.callers[row]
-        there = self._there(world) & caller.unclaimed
+        there = self._there(world, caller) & caller.unclaimed
         world = self._accepted(world, row, there)
         return self._go_on(world, row, caller._replace(unclaimed=caller.unclaimed & ~there, got=there))
 
-    def _there(self, world: World) -> int:
-        return sum(1 << item for item, entry in enumerate(world.entries) if entry >= 0)
+    def _there(self, world: World, caller: Caller) -> int:
+        return sum(1 << item for item in range(self._items) if self._counts(world, caller, item))
+
+    @stands_for("_engine:Run._newer_than", "_engine:Run._fresh")
+    def _counts(self, world: World, caller: Caller, item: int) -> bool:
+        """Whether an entry is there for a caller: not one that is too old, nor any for one that refreshes."""
+        return world.entries[item] >= 0 and not world.too_old >> item & 1 and not caller.refreshes
 
     def _accepted(self, world: World, row: int, mask: int) -> World:
-        """A caller takes entries: none of them may be older than the caller."""
+        """A caller takes entries: none of them may be older than the caller, or too old."""
+        if mask & world.too_old or (mask and world.callers[row].refreshes):
+            return world._replace(wrong="a caller got an entry that is too old for it")
         stale = [item for item in self._members[mask] if world.entries[item] < world.callers[row].came[item]]
-        return world._replace(wrong=f"caller {row} got a stale result of item {stale[0]}") if stale else world
+        return world._replace(wrong=f"a caller got a stale result of item {stale[0]}") if stale else world
 
     @stands_for("_engine:Run._fill", "_engine:Run._next_part", "_engine:Run.end", "_drive:drive")
     def _go_on(self, world: World, row: int, caller: Caller) -> World:
@@ -321,7 +379,12 @@ class Claims:
         claims = tuple(() if state in gone else claim for state, claim in zip(states, world.claims, strict=True))
         return world._replace(claims=claims)
 
-    @stands_for("stores.lmdb.store:LmdbStore._claim", "stores.lmdb.claims:Claims.win", "_engine:Run._sort")
+    @stands_for(
+        "stores.lmdb.store:LmdbStore._claim",
+        "stores.lmdb.store:LmdbStore._read_again",
+        "stores.lmdb.claims:Claims.win",
+        "_engine:Run._sort",
+    )
     def _win(self, world: World, row: int, caller: Caller, label: str) -> Iterator[tuple[str, World]]:
         """Claim what is unclaimed in some order; each item read again. The caller then sorts the answers."""
         items = self._members[caller.unclaimed]
@@ -331,24 +394,47 @@ class Claims:
 
     def _win_in_order(self, world: World, row: int, caller: Caller, order: tuple[int, ...]) -> World:
         claims, taken, won = list(world.claims), list(caller.taken), 0
+        force = caller.refreshes or (caller.forces and "the impatient wait on" not in self._flaws)
         for item in order:
             if self._size is not None and won.bit_count() >= self._size:
                 break
             bit = 1 << item
             caller = caller._replace(unclaimed=caller.unclaimed & ~bit)
-            if world.entries[item] >= 0 and "no re-read" not in self._flaws:
+            if self._is_read_again(world, caller, item):
                 world = self._accepted(world, row, bit)
                 caller = caller._replace(got=caller.got | bit)
                 continue
             claim = claims[item]
             state = self._state(world, claim) if claim else ENDED
-            if claim and state == RUNNING and "claims not looked at" not in self._flaws:
+            held = claim and state == RUNNING
+            if held and not force and "claims not looked at" not in self._flaws:
                 caller = self._leave_to(caller, taken, item, claim)
-            else:
+                continue
+            won |= bit
+            if not (held and force and "force leaves the claim" in self._flaws):
                 claims[item] = Claim(row, caller.token, caller.serial, state == ABANDONED, world.epoch)
-                won |= bit
-        caller = caller._replace(mine=caller.mine | won, voided=caller.voided & ~won, taken=tuple(taken))
+        world = self._forced(world, row, caller, won) if force else world
+        caller = caller._replace(mine=caller.mine | won, voided=caller.voided & ~won, taken=tuple(taken), forces=False)
         return self._committed(world._replace(claims=tuple(claims)), row, caller)
+
+    def _is_read_again(self, world: World, caller: Caller, item: int) -> bool:
+        if "newer_than not looked at" in self._flaws:
+            return world.entries[item] >= 0
+        return self._counts(world, caller, item) and "no re-read" not in self._flaws
+
+    @stands_for("stores.lmdb.claims:Claims._win_one")
+    def _forced(self, world: World, row: int, caller: Caller, won: int) -> World:
+        """Claims are taken from living owners; the old entries are served on."""
+        if caller.refreshes and "refresh removes first" in self._flaws:
+            world = world._replace(entries=tuple(-1 if won >> i & 1 else e for i, e in enumerate(world.entries)))
+        return self._void(world, won, but=row)
+
+    def _void(self, world: World, mask: int, *, but: int = -1) -> World:
+        callers = tuple(
+            one._replace(voided=one.voided | one.mine & mask) if one.mine & mask and other != but else one
+            for other, one in enumerate(world.callers)
+        )
+        return world._replace(callers=callers)
 
     @stands_for("_engine:Run._leave_to")
     def _leave_to(self, caller: Caller, taken: list[tuple[int, ...]], item: int, claim: Claim) -> Caller:
@@ -384,10 +470,12 @@ class Claims:
         for part in combinations(self._members[caller.mine], min(self._most or self._items, caller.mine.bit_count())):
             stored = sum(1 << item for item in part) if keep else caller.mine
             left = caller._replace(mine=caller.mine & ~stored, voided=caller.voided & ~stored)
+            if caller.refreshes and not keep:
+                left = left._replace(outdates=stored)
             following = left._replace(storing=bool(left.mine))
             for swept in self._swept(world):
                 taken = self._take_claims(swept, row, caller, stored, keep=keep)
-                if following.storing or not following.unclaimed:
+                if following.storing or not following.unclaimed or caller.refreshes:
                     yield label, self._committed(taken, row, following)
                 else:
                     yield from self._win(taken, row, following, label)
@@ -396,13 +484,16 @@ class Claims:
     def _take_claims(self, world: World, row: int, caller: Caller, part: int, *, keep: bool) -> World:
         claims, entries = list(world.claims), list(world.entries)
         for item in self._members[part]:
-            claim = claims[item]
+            claim, bit = claims[item], 1 << item
             own = claim[:3] == (row, caller.token, caller.serial)
             held = bool(claim) and own and claim.epoch == world.epoch
             if (own and (keep or "drop nothing" not in self._flaws)) or "release by key" in self._flaws:
                 claims[item] = ()
             if keep and (held or "store without a claim" in self._flaws):
                 entries[item] = caller.since[item]
+                world = world._replace(too_old=world.too_old & ~bit, kept=world.kept | bit)
+                if caller.voided & bit:
+                    world = world._replace(wrong=f"a stale result of item {item} is stored: its claim was voided")
         return world._replace(claims=tuple(claims), entries=tuple(entries))
 
     def _committed(self, world: World, row: int, caller: Caller) -> World:
@@ -412,13 +503,27 @@ class Claims:
     def _tell(self, world: World, row: int) -> World:
         world = self._told(world)
         caller = world.callers[row]
-        return (
-            self._with(world, row, caller._replace(at=At.COMPUTE))
-            if caller.storing
-            else self._go_on(world, row, caller)
-        )
+        if caller.storing:
+            return self._with(world, row, caller._replace(at=At.COMPUTE))
+        if caller.outdates:
+            return self._with(world, row, caller._replace(at=At.OUTDATE))
+        return self._go_on(world, row, caller)
+
+    @stands_for("_engine:Run._outdate", "stores.lmdb.store:LmdbStore.delete")
+    def _outdate(self, world: World, row: int) -> World:
+        """In a transaction of its own: who has claimed since, or stored, has to do without too."""
+        gone = world.callers[row].outdates
+        world = self._void(self._without_entries(world, gone), gone, but=row)
+        claims = tuple(() if gone >> item & 1 else claim for item, claim in enumerate(world.claims))
+        return self._committed(world._replace(claims=claims), row, world.callers[row]._replace(outdates=0))
+
+    def _without_entries(self, world: World, mask: int) -> World:
+        entries = tuple(-1 if mask >> item & 1 else entry for item, entry in enumerate(world.entries))
+        return world._replace(entries=entries, too_old=world.too_old & ~mask, kept=world.kept & ~mask)
 
     def _told(self, world: World) -> World:
+        if "commits not told" in self._flaws:
+            return world
         callers = tuple(one._replace(fresh=False) if one.fresh else one for one in world.callers)
         return world._replace(callers=callers)
 
@@ -429,7 +534,7 @@ class Claims:
         """Look at the owners of what is taken; an answer that still stands is not looked at again."""
         caller = world.callers[row]
         if caller.fresh and self._all_run(world, caller):
-            return world
+            return self._lose_patience(world, row, caller) or world
         taken, over = list(caller.taken), 0
         strikes, waits = list(caller.strikes), list(caller.waits)
         caller = caller._replace(fresh=True)
@@ -452,7 +557,17 @@ class Claims:
         caller = caller._replace(taken=tuple(taken), strikes=tuple(strikes), waits=tuple(waits), unclaimed=over)
         if over:
             return self._with(world, row, caller._replace(at=At.READ_AGAIN))
-        return self._go_on(world, row, caller) if caller.alone else self._with(world, row, caller)
+        impatient = self._lose_patience(world, row, caller)
+        return impatient or (self._go_on if caller.alone else self._with)(world, row, caller)
+
+    @stands_for("_engine:Run._lose_patience", "_engine:Run._patience_left")
+    def _lose_patience(self, world: World, row: int, caller: Caller) -> World | None:
+        """What it has waited for as long as it may it claims, whoever owns it; `None` where there is nothing such."""
+        overdue = sum(1 << item for item in self._members[caller.overdue] if caller.taken[item])
+        if not overdue:
+            return None
+        taken = tuple(() if overdue >> item & 1 else owner for item, owner in enumerate(caller.taken))
+        return self._go_on(world, row, caller._replace(taken=taken, unclaimed=overdue, forces=True))
 
     @stands_for("stores.lmdb.store:LmdbStore._all_run")
     def _all_run(self, world: World, caller: Caller) -> bool:
@@ -466,7 +581,7 @@ class Claims:
     @stands_for("_engine:Run._wait")
     def _read_again(self, world: World, row: int) -> World:
         caller = world.callers[row]
-        there = self._there(world) & caller.unclaimed
+        there = self._there(world, caller) & caller.unclaimed
         world = self._accepted(world, row, there)
         waits = tuple(0 if there >> item & 1 else number for item, number in enumerate(caller.waits))
         return self._go_on(
@@ -479,6 +594,14 @@ class Claims:
         """Killed where it is: its word stays, its lock is gone, a transaction that it was in never was."""
         caller = world.callers[row]
         return self._with(world, row, self._gone(caller, At.DEAD))._replace(left=self._spent(world, CRASH))
+
+    def _time_out(self, world: World, row: int, caller: Caller) -> Iterator[tuple[str, World]]:
+        left = self._spent(world, TIMEOUT)
+        waited_for = sum(1 << item for item, owner in enumerate(caller.taken) if owner) & ~caller.overdue
+        for some in range(1, self._all + 1):
+            if some & waited_for == some:
+                overdue = caller._replace(overdue=caller.overdue | some)
+                yield f"{FAULT}{row} has waited for {some:b}", self._with(world, row, overdue)._replace(left=left)
 
     @stands_for("stores.lmdb.workers:Workers._take_row", "stores.lmdb.workers:Workers._write_row")
     def _replace(self, world: World, row: int) -> World:
@@ -505,14 +628,9 @@ class Claims:
 
     def _outdated(self, world: World, mask: int, kind: int, *, drop: bool) -> World:
         inside = [mask >> item & 1 for item in range(self._items)]
-        callers = tuple(
-            caller._replace(voided=caller.voided | caller.mine & mask) if caller.mine & mask else caller
-            for caller in world.callers
-        )
+        world = self._void(self._without_entries(world, mask), mask)
         return world._replace(
-            callers=callers,
             claims=tuple(() if drop and hit else claim for hit, claim in zip(inside, world.claims, strict=True)),
-            entries=tuple(-1 if hit else entry for hit, entry in zip(inside, world.entries, strict=True)),
             versions=tuple(version + hit for hit, version in zip(inside, world.versions, strict=True)),
             left=self._spent(world, kind),
             telling=True,

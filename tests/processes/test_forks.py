@@ -29,6 +29,16 @@ def test_children_forked_while_threads_use_the_cache_use_it_at_once(tmp_path: Pa
     assert (counted.errors, counted.takeovers) == (0, 0)
 
 
+def test_children_forked_while_a_thread_is_in_any_function_of_a_call_use_the_cache(tmp_path: Path) -> None:
+    """None of them waits for a lock that only that thread, which it does not have, could release."""
+    with Cast() as cast:
+        task = cast.actor().begin(forks.at_each_function, Scene.at(tmp_path), in_main_thread=True)
+        assert task.is_done(within=60)
+        statuses = task.result()
+    assert [name for name, status in statuses if status != forks.WORKING] == []
+    assert {"new_call", "Results.__init__", "Environment.in_turn"} <= {name for name, _ in statuses}
+
+
 def test_children_forked_while_a_thread_uses_a_store_for_the_first_time_use_it(tmp_path: Path) -> None:
     scene = Scene.at(tmp_path)
     with Cast() as cast:

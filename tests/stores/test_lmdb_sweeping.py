@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,73 @@ def test_deaths_without_end_do_not_keep_the_claims_of_those_who_died_before(tmp_
         return key(0) not in claims_of(store)
 
     wait_until(another_death, "the first claim goes while others die")
+
+
+# ---- what the dead have left stays for a while, whatever becomes of those who sweep ----
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep looks at two claims in a transaction, and marked ones stay for longer than any test lasts."""
+    monkeypatch.setattr(sweeping, "MOST_SWEPT", 2)
+    monkeypatch.setattr(sweeping, "MOURNING", 1000.0)
+
+
+def abandon(store: LmdbStore, numbers: list[int]) -> None:
+    """Leave claims behind as a killed process does."""
+    call = new_call()
+    claim(store, call, numbers)
+    store.release(call, abandoned=True)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_piece_does_not_remove_what_the_one_before_it_has_marked(tmp_path: Path) -> None:
+    store = made(new_place(tmp_path))
+    abandon(store, [1, 2, 3, 4, 5])
+    assert [write(store) for _ in range(5)] == [5] * 5
+    assert marked(store) == 5
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_pass_does_not_remove_what_an_unfinished_one_has_marked(tmp_path: Path) -> None:
+    path = new_place(tmp_path)
+    one, other = made(path), made(path)
+    abandon(one, [1, 2, 3, 4])
+    assert [write(one), marked(one)] == [4, 2]
+    assert [write(other) for _ in range(5)] == [4] * 5
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_unfinished_pass_does_not_remove_what_another_one_has_marked(tmp_path: Path) -> None:
+    path = new_place(tmp_path)
+    one, other = made(path), made(path)
+    first, second, third, fourth = sorted([1, 2, 3, 4], key=key)
+    claim(one, new_call(), [first, second])
+    abandon(one, [third, fourth])
+    assert [write(one), marked(one)] == [4, 0]
+    assert [write(other) for _ in range(3)] == [4] * 3
+    assert marked(one) == 2
+    assert [write(one) for _ in range(3)] == [4] * 3
+
+
+def be_killed_after_a_commit(store: LmdbStore) -> None:
+    sweeping.MOURNING = 1000.0  # type: ignore[misc]  # as in the process that comes next
+
+    def die(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    store._upkeep._sweep.committed = die  # type: ignore[assignment, method-assign]  # it is killed there
+    write(store)
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_a_writer_has_marked_stays_though_it_is_killed_right_after_its_commit(tmp_path: Path) -> None:
+    path = new_place(tmp_path)
+    store = made(path)
+    abandon(store, [1])
+    with server(made, path) as finder:
+        with pytest.raises(EOFError):
+            finder.do(be_killed_after_a_commit)
+        finder.kill()
+    assert marked(store) == 1
+    assert [write(store) for _ in range(3)] == [1] * 3

@@ -11,6 +11,7 @@ from batche.codecs import arrays, tensors
 from batche.codecs.base import PICKLE, TAG_BYTES, Refused
 
 _PROTOCOL: Final = 5
+_REMEDY: Final = "return plain data to cache it"
 
 
 def pack(value: Any) -> bytes:
@@ -27,11 +28,11 @@ def pack(value: Any) -> bytes:
     except Refused:
         raise
     except RecursionError as error:
-        raise Refused("nested too deeply to pickle") from error
+        raise Refused(f"nested too deeply to pickle; {_REMEDY}") from error
     except Exception as error:
-        raise Refused(f"{_name(value)} does not pickle: {error}") from error
+        raise Refused(f"{_name(value)} does not pickle ({error}); {_REMEDY}") from error
     if type(back) is not type(value):
-        raise Refused(f"{_name(value)} comes back from pickle as {_name(back)}")
+        raise Refused(f"{_name(value)} comes back from pickle as {_name(back)}; {_REMEDY}")
     return record.getvalue()
 
 
@@ -50,7 +51,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is object:
-            raise Refused("a bare object() is nothing but its identity, which another process does not have")
+            raise Refused(f"a bare object() is its identity, which another process does not have; {_REMEDY}")
         if tensors.is_any_tensor(kind):
             return tensors.reduce(obj)
         if arrays.is_array(kind) or arrays.is_scalar(kind) or arrays.is_text(kind):

@@ -155,12 +155,12 @@ def _survey(value: Any, aliases: bool) -> tuple[bool, bool]:
         visits += len(level)
         seen.update(map(id, level))
         if visits - len(seen) > (MAX_REPEATS if aliases else 0):
-            raise Refused("a container is in the value more than once, or contains itself")
+            raise Refused("a container is in the value more than once, or contains itself: use codec='auto'")
         level = [part for branch in level for part in _branches_of(branch, kinds)]
         if not level:
             _refuse_foreign(kinds)
             return not kinds.isdisjoint(_CODES), bytearray in kinds
-    raise Refused(f"nested more than {MAX_DEPTH} levels deep")
+    raise Refused(f"nested more than {MAX_DEPTH} levels deep: return flatter data")
 
 
 def _branches_of(branch: Any, kinds: set[type]) -> list[Any]:

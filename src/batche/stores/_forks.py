@@ -37,10 +37,19 @@ def hold_at_forks(owner: Locked) -> None:
 def _before() -> None:
     deadline = time.monotonic() + PATIENCE
     held = _held[get_ident()] = []
-    for owner in sorted(_locked, key=id):  # in one order, so that two threads that fork do not wait for one another
+    for owner in _in_one_order():
         lock = owner._lock
         if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             held.append((owner, lock))
+
+
+def _in_one_order() -> list[Locked]:
+    """All of them, so that two threads that fork do not wait for one another."""
+    while True:
+        try:
+            return sorted(_locked, key=id)
+        except RuntimeError:
+            continue  # another thread has made or dropped one meanwhile
 
 
 def _after_in_parent() -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import Any
+from pathlib import Path
+from queue import SimpleQueue
+from types import CodeType, FrameType
+from typing import Any, Final
 
+import batche
+from batche.stores.lmdb import keeper
+from batche.stores.lmdb.gate import GATE
 from tests.processes._tools import Scene, exit_status, fork
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import function, plain
 
+_SOURCE: Final = str(Path(batche.__file__).parent)
 FORKS = 20
 WORKING = 0
 WRONG = 1
@@ -70,6 +78,42 @@ def during_first_use(scene: Scene) -> list[int]:
         using.join()
         statuses.append(_use(own, [1, 2, 3, 4]))
     return statuses
+
+
+def at_each_function(scene: Scene) -> list[tuple[str, int]]:
+    """How the children ended that were forked while a thread stood at the beginning of a function of the library.
+
+    They are all the functions that a hit and a miss run through, each once, but those inside the gate and of the
+    keeper, for which a fork waits.
+    """
+    scenes.call(scene, plain, [0])
+    halts, words = SimpleQueue[str](), SimpleQueue[str]()
+    threading.Thread(target=_halt_at_each_function, args=(scene, halts, words), daemon=True).start()
+    children: list[tuple[str, int]] = []  # several functions may have one name
+    for number, name in enumerate(iter(halts.get, ""), 100):
+        children.append((name, fork(partial(_use, scene, [0, 0, number, number]))))
+        words.put(name)  # nobody waits for a child meanwhile: it may be waiting for the thread's turn to write to end
+    return [(name, exit_status(child)) for name, child in children]
+
+
+def _halt_at_each_function(scene: Scene, halts: SimpleQueue[str], words: SimpleQueue[str]) -> None:
+    seen = set[CodeType]()
+
+    def halt(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        inside = code.co_filename.startswith(_SOURCE) and code.co_filename != keeper.__file__
+        if inside and code not in seen and threading.get_ident() not in GATE._inside:
+            seen.add(code)
+            halts.put(code.co_qualname)
+            words.get()
+
+    sys.settrace(halt)
+    try:
+        scenes.call(scene, plain, [0, 0])
+        scenes.call(scene, plain, [0, 1, 1])
+    finally:
+        sys.settrace(None)
+        halts.put("")
 
 
 def before_any_use(scene: Scene) -> int:

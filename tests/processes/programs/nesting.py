@@ -170,8 +170,8 @@ def call_with_handler_once_claimed(scene: Scene, items: list[Any]) -> list[Any]:
     store = scenes.function(scene, scenes.plain).store
     claim = store.claim
 
-    def signalled(*arguments: Any) -> Any:
-        answers = claim(*arguments)
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        answers = claim(*arguments, **options)
         _signal_once(scene)
         return answers
 

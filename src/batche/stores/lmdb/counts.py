@@ -60,17 +60,16 @@ class Lanes:
         self._own: dict[bytes, int] = {}
         self._pending: dict[bytes, dict[str, int]] = {}
 
+    def are_own(self) -> bool:
+        """Whether this process may count: not one that was forked without Python's hooks, whose parent's they are."""
+        return self._pid == os.getpid()
+
     def has(self, namespace: bytes) -> bool:
         """Whether this process has a lane for ``namespace``."""
         return namespace in self._own
 
     def add(self, namespace: bytes, counts: Mapping[str, int]) -> None:
-        """Count. Without a lane yet, the counts are kept in this process until there is one.
-
-        A child that was forked without Python's hooks counts nothing: the lanes are its parent's.
-        """
-        if self._pid != os.getpid():
-            return
+        """Count. Without a lane yet, the counts are kept in this process until there is one."""
         with self._mutex:
             lane = self._own.get(namespace)
             if lane is None:

@@ -8,6 +8,7 @@ Limit: what closes descriptors in one thread while another one is between the lo
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -55,7 +56,11 @@ class Held:
 
     def __init__(self, files: set[File], needed: int, known: Mapping[int, File] | None = None) -> None:
         found = {descriptor: file_of(descriptor) for descriptor in _all() if descriptor not in (known or {})}
-        self._open = {descriptor: file for descriptor, file in found.items() if file in files and file is not None}
+        self._open = {
+            descriptor: file
+            for descriptor, file in found.items()
+            if file in files and file is not None and _is_writable(descriptor)  # not one that only syncs the file
+        }
         self._needed = min(needed, len(self._open))
 
     def are_open(self) -> bool:
@@ -73,6 +78,13 @@ def open_on(files: set[File]) -> dict[int, File]:
     """The descriptors of this process that are open on one of ``files``."""
     found = {descriptor: file_of(descriptor) for descriptor in _all()}
     return {descriptor: file for descriptor, file in found.items() if file in files and file is not None}
+
+
+def _is_writable(descriptor: int) -> bool:
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False
 
 
 def _all() -> list[int]:

@@ -223,8 +223,9 @@ class LmdbStore:
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         if call.handle is not None:
             self._claims.end(call, abandoned=abandoned)
-        if counts:
-            self._opened.lanes.add(call.namespace, counts)
+        lanes = self._opened.lanes
+        if counts and (not call.pid or lanes.are_own()):  # a call of nobody has just passed the gate, which looks too
+            lanes.add(call.namespace, counts)
 
     # ---- storing ----
 

@@ -2,7 +2,8 @@
 
 A claim of a call that ended goes at once. One of the dead is first marked, and goes a while later: until then its
 waiters see that its owner died, and whoever takes it over is known to have done so. The mark is in the claim and the
-time in the slot table's header, so it does not matter which process comes to remove it, or dies on the way.
+time in the slot table's header, before the commit, so it does not matter which process comes to remove it, or dies on
+the way.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Pass(NamedTuple):
 
     ended: int
     """What the header's signal was when it began."""
+    until: int
+    """The header's `mourning` when it began or marked last. If that has changed, others have marked some."""
     buries: bool
     """Whether it marks the claims of the dead, and removes those that were marked before."""
     after: Key = b""
@@ -49,20 +52,29 @@ class Sweep:
 
     def go_on(self, transaction: Transaction) -> Pass | None:
         """Do a piece, if something is to be swept. What it returns is for `committed`, and not before the commit."""
-        going = self._pass or self._begun()
+        going = self._pass
+        if going is None or going.until != self._slots.mourning:
+            going = self._begun()
         if going is None:
             return None
         found = claimed_keys(transaction, going.after, MOST_SWEPT)
-        marked = self._remove_what_is_over(transaction, found, buries=going.buries)
+        if self._remove_what_is_over(transaction, found, buries=going.buries):
+            going = going._replace(marked=True, until=self._mourn())
         over = len(found) < MOST_SWEPT
-        return going._replace(after=b"" if over else found[-1][0], marked=going.marked or marked, over=over)
+        return going._replace(after=b"" if over else found[-1][0], over=over)
+
+    def _mourn(self) -> int:
+        """Note until when the claims stay that are marked now: before the commit, so that no crash comes in between."""
+        until = boot_ns() + int(MOURNING * 1e9)
+        self._slots.mourn(until)
+        return until
 
     def _begun(self) -> Pass | None:
         ended, until = self._slots.to_sweep(), self._slots.mourning
         under_way = 0 < until - boot_ns() <= MOURNING * 1e9  # later ones are of another boot
         if ended is None and (until == 0 or under_way):
             return None
-        return Pass(self._slots.ended_last, buries=not under_way)
+        return Pass(self._slots.ended_last, until, buries=not under_way)
 
     def committed(self, done: Pass | None) -> None:
         """Note that a piece is written. A pass that was cut short is begun anew by whoever writes next."""
@@ -71,8 +83,8 @@ class Sweep:
             return
         self._pass = None
         self._slots.swept(done.ended)
-        if done.buries:
-            self._slots.mourn(boot_ns() + int(MOURNING * 1e9) if done.marked else 0)
+        if done.buries and not done.marked:
+            self._slots.mourn(0)
 
     def _remove_what_is_over(
         self, transaction: Transaction, found: Sequence[tuple[Key, bytes]], *, buries: bool

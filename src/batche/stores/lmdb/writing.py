@@ -181,13 +181,13 @@ def entry_keys(transaction: Transaction, namespace: bytes, after: bytes, most: i
     return found
 
 
-def claimed_keys(transaction: Transaction, start: bytes, most: int) -> list[tuple[Key, bytes]]:
-    """Up to ``most`` claims of all namespaces from key ``start`` on, with their bytes."""
+def claimed_keys(transaction: Transaction, after: bytes, most: int) -> list[tuple[Key, bytes]]:
+    """Up to ``most`` claims of all namespaces past key ``after``, with their bytes."""
     cursor = transaction.cursor()
     found: list[tuple[Key, bytes]] = []
-    there = cursor.set_range(CLAIM + start)
+    there = cursor.set_range(CLAIM + after)
     while there and len(found) < most and cursor.key().startswith(CLAIM):
-        if len(cursor.key()) == len(CLAIM) + KEY_BYTES:
+        if len(cursor.key()) == len(CLAIM) + KEY_BYTES and cursor.key() != CLAIM + after:
             found.append((cursor.key()[len(CLAIM) :], cursor.value()))
         there = cursor.next()
     return found
