@@ -25,6 +25,16 @@ class StoreFullError(StoreError):
     """There is no room for what is to be written. What is there can be read, and removing some of it makes room."""
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether ``error``, or what it was raised from, is one of `PASSING`."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in PASSING:
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def store_error(store: str, error: OSError) -> StoreError:
     """What ``error`` says, as trouble of ``store``, with the remedy."""
     if error.errno in NO_ROOM:

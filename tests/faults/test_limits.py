@@ -12,6 +12,7 @@ from batche.stores.lmdb.opening import MAP_BYTES, READERS
 from batche.stores.lmdb.workers import ROWS
 from tests.faults._recount import recount_place
 from tests.faults.programs.limits import (
+    ask_a_while_later_with_few,
     ask_quietly,
     ask_with_few,
     be_a_tree_of_its_own,
@@ -158,7 +159,8 @@ def test_an_open_store_needs_no_descriptor(tmp_path: Path) -> None:
         actor = cast.actor()
         actor.run(ask_quietly, scene, items_of([1], 10))
         assert actor.run(ask_with_few, scene, 0, items_of([1, 2], 10)) == ((0, [], []), 0)
-        assert actor.run(contains_quietly, scene, items_of([2], 10)) == [True]
+        assert actor.run(ask_a_while_later_with_few, scene, 0, items_of([1, 2, 3], 10)) == ((0, [], []), 0)
+        assert actor.run(contains_quietly, scene, items_of([2, 3], 10)) == [True, True]
 
 
 def test_who_has_no_descriptors_takes_nobody_for_dead(tmp_path: Path) -> None:

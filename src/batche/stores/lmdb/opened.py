@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from batche._capacity import default_max_bytes
 from batche._places import as_store_error, entered
+from batche._trouble import is_passing
 from batche._wakeups import Wakeups
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE
@@ -86,10 +87,15 @@ class OpenEnvironment:
         """Whether other files have taken the place of these, or these are damaged and were set aside.
 
         Made whole again where that is enough: a file that this process can no longer use is opened anew, and another
-        table of workers taken over.
+        table of workers taken over. A process that cannot look, as it has no descriptor left, goes on and looks later.
         """
-        with as_store_error(str(self.path)):
-            outdated = not self.place.look() or self._has_changed() or self._is_damaged()
+        try:
+            with as_store_error(str(self.path)):
+                outdated = not self.place.look() or self._has_changed() or self._is_damaged()
+        except StoreError as error:
+            if not is_passing(error):
+                raise
+            outdated = False
         self.look_at = float("-inf") if outdated else time.monotonic() + LOOK
         return outdated
 
