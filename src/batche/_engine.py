@@ -123,8 +123,9 @@ class Run:
             self._unclaimed = list(self.plan.first)
             return
         found = self._found
-        if self._trouble is not None:
-            self._go_on_without(self._trouble)
+        trouble, self._trouble = self._trouble, None  # its traceback holds this run
+        if trouble is not None:
+            self._go_on_without(trouble)
         elif found is None:
             found = yield from self._try(Read(self.plan.by_use))
         if found is None:

@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from batche._capacity import free_room
-from batche._trouble import PASSING, store_error
+from batche._trouble import PASSING, store_error, translated
 from batche.errors import StoreError
 
 if sys.platform != "win32":
@@ -304,15 +305,9 @@ class BegunAnewError(StoreError):
     """The store was damaged and set aside, or removed or replaced: from now on it is another, which can be used."""
 
 
-@contextlib.contextmanager
-def as_store_error(store: str) -> Generator[None, None, None]:
-    """Let what the system says about directories and locks leave as a `StoreError` about ``store``."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise store_error(store, error) from error
+def as_store_error(store: str) -> translated:
+    """Let what the system says about directories and locks leave the ``with`` as a `StoreError` about ``store``."""
+    return translated(OSError, partial(store_error, store))
 
 
 def require_locks(store: str) -> None:

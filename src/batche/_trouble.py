@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
 
 from batche.errors import StoreError
 
@@ -23,6 +25,31 @@ _REMEDIES: Final = {
 
 class StoreFullError(StoreError):
     """There is no room for what is to be written. What is there can be read, and removing some of it makes room."""
+
+
+class translated:
+    """Has exceptions of ``kinds`` leave its ``with`` as what ``translate`` makes of them; a `StoreError` stays as it is.
+
+    No generator, and no exception in a variable: what is raised would be part of a reference cycle (that of a generator
+    is so from Python 3.12 on), and all that was half open would stay so until the collector runs.
+    """
+
+    def __init__(
+        self,
+        kinds: type[BaseException] | tuple[type[BaseException], ...],
+        translate: Callable[[Any], StoreError],
+    ) -> None:
+        self._kinds = kinds
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, self._kinds) and not isinstance(error, StoreError):
+            raise self._translate(error) from error
 
 
 def is_passing(error: BaseException) -> bool:

@@ -31,7 +31,8 @@ def test_a_users_file_that_took_the_number_of_any_of_the_stores_is_never_touched
 def test_a_process_whose_files_were_closed_says_so_under_strict(tmp_path: Path) -> None:
     scene = Scene.at(tmp_path, strict=True)
     with Cast() as cast:
-        assert cast.actor().begin(closing.raises_under_strict, scene, in_main_thread=True).result()
+        raised = cast.actor().begin(closing.raises_under_strict, scene, in_main_thread=True).result()
+        assert raised, scene.journal("found").lines()
 
 
 def test_a_process_whose_liveness_file_was_closed_takes_no_living_owner_for_dead(tmp_path: Path) -> None:

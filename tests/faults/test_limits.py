@@ -38,8 +38,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are set 
 MIB = 1 << 20
 
 
-DESCRIPTORS = 6 if sys.version_info >= (3, 13) else 8
-"""What a place and one environment take: three are of LMDB and its gate, and one a map of Python's until 3.13."""
+DESCRIPTORS = 5 if sys.version_info >= (3, 13) else 8
+"""What a place and one environment take: LMDB three, a lock file of each one, and until 3.13 each of three maps one."""
 
 
 # ---- ulimit -v ----

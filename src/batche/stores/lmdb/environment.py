@@ -16,6 +16,7 @@ import lmdb
 
 from batche._places import as_store_error, entered
 from batche._process import renew_after_fork
+from batche._trouble import translated
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
 from batche.stores.lmdb import descriptors
@@ -63,6 +64,8 @@ class EpochRead(NamedTuple):
     epoch: int
 
 
+_FOREIGN: Final = (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error, UnreadableError)
+"""What leaves as a `StoreError`."""
 _NONE_READ: Final = EpochRead(-1, b"", 0)
 
 
@@ -160,7 +163,7 @@ class Environment:
     @contextmanager
     def _entered(self) -> Iterator[int]:
         """A descriptor of the directory, checked to be private and to hold the file that was opened first."""
-        with as_store_error(str(self.path)), entered(self.path) as directory:
+        with entered(self.path) as directory:
             file = _file_named("data.mdb", directory)
             if self._file not in (None, file):
                 raise StoreError(str(self.path), "was replaced while it was in use")
@@ -203,7 +206,7 @@ class Environment:
     def about(self) -> dict[str, Any]:
         """What was written down when the environment was made."""
         try:
-            with self._entered() as directory:
+            with as_store_error(str(self.path)), self._entered() as directory:
                 return read_format(directory)
         except DamagedError as error:
             raise error.at(self.path) from error
@@ -224,12 +227,8 @@ class Environment:
         self.spent |= isinstance(error, SPENT)
         return trouble
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error, UnreadableError) as error:
-            raise self._trouble(error) from error
+    def _errors(self) -> translated:
+        return translated(_FOREIGN, self._trouble)
 
     def read(self, body: Callable[..., T], *arguments: Any) -> T:
         """Run ``body(*arguments, transaction)`` in a read transaction. Waits for no writer."""

@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from batche._places import entered, hold, open_private_directory, retried
@@ -68,21 +69,30 @@ def sole_maker(place: Path, directory: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def entered_within(path: Path) -> Iterator[int]:
-    """Enter a directory that lies in a private one: what is wrong with it is damage."""
-    try:
-        descriptor = open_private_directory(path)
-    except StoreError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _NO_DIRECTORY:
-            raise  # no descriptor or memory is left: that says nothing about the directory
-        raise DamagedError(error.store, error.problem) from error
-    try:
-        yield descriptor
-    except DamagedError as error:
-        raise error.at(path) from error
-    finally:
-        os.close(descriptor)
+class entered_within:
+    """A descriptor of a directory that lies in a private one, while the ``with`` lasts: what is wrong in it is damage.
+
+    No generator, as `batche._trouble.translated` is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> int:
+        try:
+            self._descriptor = open_private_directory(self._path)
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _NO_DIRECTORY:
+                raise  # no descriptor or memory is left: that says nothing about the directory
+            raise DamagedError(error.store, error.problem) from error
+        return self._descriptor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+        if isinstance(error, DamagedError):
+            raise error.at(self._path) from error
 
 
 def make_environment(place: int, path: Path, about: dict[str, Any]) -> None:

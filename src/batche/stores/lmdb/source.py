@@ -24,7 +24,7 @@ class Source:
         self._find = find
         self._directory = directory
         self._about = about
-        self._trouble: tuple[float, StoreError] | None = None
+        self._trouble: tuple[float, tuple[str, str]] | None = None
 
     def open(self) -> OpenEnvironment:
         """The environment. `BegunAnewError`: it was damaged; the next time it is a new one."""
@@ -45,11 +45,11 @@ class Source:
             StoreError: there is none for now.
         """
         if self._trouble is not None and time.monotonic() < self._trouble[0]:
-            raise StoreError(self._trouble[1].store, self._trouble[1].problem) from self._trouble[1]
+            raise StoreError(*self._trouble[1])
         try:
             anew = self._open_again(opened) if opened.is_outdated() else None
         except StoreError as error:
-            self._trouble = time.monotonic() + RETRY, error
+            self._trouble = time.monotonic() + RETRY, (error.store, error.problem)
             raise
         self._trouble = None
         return anew
