@@ -779,8 +779,10 @@ class Watched:
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
-        stored = self._store.put(call, entries, drop, claim, limit)
+        stored = self._store.put(call, entries, drop, claim, limit, force=force)
         self._note("put", len(entries) - stored.rest + len(stored.claims))
         return stored
 

@@ -425,6 +425,12 @@ def test_putting_checks_the_length_and_stores_nothing_then(where: dict[str, Any]
     assert f.cache_contains([1, 2]) == [False, False]
 
 
+def test_results_of_a_generator_are_put(where: dict[str, Any]) -> None:
+    f, _ = made(where)
+    f.cache_put((str(number) for number in range(3)), range(3))
+    assert f([0, 1, 2]) == ["0", "1", "2"]
+
+
 def test_what_is_put_does_not_change_with_what_the_caller_does(where: dict[str, Any]) -> None:
     f, _ = made(where)
     result = [1]

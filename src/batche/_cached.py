@@ -19,6 +19,7 @@ from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._options import refuse_generator, stated
 from batche._plan import Plan, split
+from batche._putting import PutRun
 from batche._reference import owner_of, reference_to
 from batche._reports import Reports
 from batche._signature import BatchSignature, Bound
@@ -117,14 +118,15 @@ class Cached(Generic[P, R]):
         items = self._items(bound)
         return Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)), refresh=True)
 
-    def _putting(self, results: Iterable[Any], bound: Bound, use: _binding.Bound) -> Run:
-        """A run that stores ``results`` as if they were just computed: its items are the results themselves."""
+    def _putting(self, results: Iterable[Any], bound: Bound, use: _binding.Bound) -> PutRun:
+        """A run that stores ``results`` as if they were just computed."""
         items = self._signature.items(bound.batch)
-        values = results_of(results, len(items), self._signature.name)
+        given = list(results) if isinstance(results, Iterator) else results
+        values = results_of(given, len(items), self._signature.name)
         keys: list[Key] = use.keyer.scope(bound.arguments).keys(items)
         last = dict(zip(keys, values, strict=True))
-        settings = replace(use.settings, strict=True, batch_size=None, cache_if=None, check=None, counts=False)
-        return Run(settings, split([last[key] for key in keys], keys), refresh=True)
+        settings = replace(use.settings, strict=True, cache_if=None, check=None, counts=False)
+        return PutRun(settings, split([last[key] for key in keys], keys))
 
     def _warming(self, bound: Bound, use: _binding.Bound) -> Iterator[Run]:
         """A run for each part of a batch that may be of any length."""

@@ -73,8 +73,8 @@ def ask_store(run: Run, step: StoreStep) -> Any:
             return store.read(keys, use=use)
         case Claim(keys, force):
             return store.claim(run.call, keys, limit, force=force)
-        case Put(entries, drop, claim):
-            return store.put(run.call, entries, drop, claim, limit)
+        case Put(entries, drop, claim, force):
+            return store.put(run.call, entries, drop, claim, limit, force=force)
         case Delete(keys):
             return store.delete(keys)
         case Owners(keys, before):

@@ -154,7 +154,7 @@ class Asking:
         kept, too_large, entries = set[Key](), set[Key](), step.entries
         while True:
             number = len(entries) + len(step.drop) + len(step.claim)
-            stored: Stored = await self._turn(Put(entries, step.drop, step.claim), number)
+            stored: Stored = await self._turn(step._replace(entries=entries), number)
             kept |= stored.kept
             too_large |= stored.too_large
             if not stored.rest:

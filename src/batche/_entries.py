@@ -12,7 +12,7 @@ from batche import _calls
 from batche._binding import Bound
 from batche._names import qualified_name
 from batche._records import Objects, Pairs
-from batche._types import MINE, MISS, NOTHING_IS, Call, Entry, Key
+from batche._types import MINE, MISS, Call, Entry, Key
 from batche.errors import CodecError, UnkeyableError
 from batche.stores.base import Scannable
 
@@ -75,16 +75,13 @@ class Entries:
 
     def write(self, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Store at most `PIECE` keys and values, the last most recent of all; the last one to begin wins."""
-        call = self._new_call(NOTHING_IS)
         records: dict[Key, Any] = {}
         for name, (key, value) in zip(self._keys([key for key, _ in pairs]), pairs, strict=True):
             records.pop(name, None)  # the last of several is the one that is used last
             records[name] = self._records.encode(key, value)
-        left = list(records)
+        call = self._new_call()
         try:
-            while left:
-                left = left[len(self.store.claim(call, left, force=True)) :]
-            self._put(call, records)
+            self._put(call, records, force=True)
         finally:
             self.store.release(call)
 
@@ -113,13 +110,13 @@ class Entries:
             time.sleep(delay)
             delay = min(2 * delay, _LAST_POLL)
 
-    def _put(self, call: Call, records: dict[Key, Any]) -> None:
-        stored = self.store.put(call, list(records.items()))
+    def _put(self, call: Call, records: dict[Key, Any], *, force: bool = False) -> None:
+        stored = self.store.put(call, list(records.items()), force=force)
         if stored.too_large:
             problem = f"{len(stored.too_large)} of {len(records)} values are larger than the cache takes (max_bytes)"
             raise CodecError(self._codec.name, problem)
 
-    def _new_call(self, newer_than: int) -> Call:
+    def _new_call(self, newer_than: int = 0) -> Call:
         call = _calls.new_call(self._namespace)
         call.newer_than = newer_than
         call.holds = True  # from before it does until it is released

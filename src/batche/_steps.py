@@ -29,11 +29,12 @@ class Compute(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Store entries, drop claims, claim the next keys; answered by `Stored`."""
+    """Store entries, drop claims, claim the next keys; answered by `Stored`. ``force``: whoever has claims on them."""
 
     entries: list[tuple[Key, Any]]
-    drop: list[Key]
-    claim: Sequence[Key]
+    drop: Sequence[Key] = ()
+    claim: Sequence[Key] = ()
+    force: bool = False
 
 
 class Delete(NamedTuple):

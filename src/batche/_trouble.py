@@ -28,7 +28,7 @@ class StoreFullError(StoreError):
 
 
 class translated:
-    """Has exceptions of ``kinds`` leave its ``with`` as what ``translate`` makes of them; a `StoreError` stays as it is.
+    """Lets exceptions of ``kinds`` leave its ``with`` as what ``translate`` makes of them, a `StoreError` as it is.
 
     No generator, and no exception in a variable: what is raised would be part of a reference cycle (that of a generator
     is so from Python 3.12 on), and all that was half open would stay so until the collector runs.

@@ -115,8 +115,12 @@ class SmallStore:
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
         with self.lock:
+            for key in [key for key, _ in entries if force]:
+                self.claims[key] = call
             mine = {key: value for key, value in entries if self.claims.get(key) is call}
             self.entries.update((key, (value, time.time_ns())) for key, value in mine.items())
             for key in (*mine, *drop):

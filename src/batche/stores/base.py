@@ -94,11 +94,14 @@ class Store(Protocol):
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
         """Store what ``call`` computed, each only under its own claim, which ends; then claim the next keys.
 
         An entry whose claim is gone (voided by an invalidation, or taken over) is not stored. ``drop`` are
-        claimed keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`.
+        claimed keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`. With ``force`` no claim
+        is asked for: each entry takes the place of an older one, and voids whatever claim there is on its key.
         """
         ...
 

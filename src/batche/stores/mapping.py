@@ -192,10 +192,14 @@ class MappingStore:
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
         now = time.time_ns()
         with self._using():
-            mine = [(key, value) for key, value in entries if self._claims.get(key) is call]
+            if force:
+                self._void([key for key, _ in entries])
+            mine = [(key, value) for key, value in entries if force or self._claims.get(key) is call]
             kept = {key for key, value in mine if self._set(key, value, now)}
             self._forget_times()
             for key in (*drop, *(key for key, _ in mine)):

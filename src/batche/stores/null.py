@@ -47,7 +47,11 @@ class NullStore:
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
+        if force:
+            self._must_reach_store()
         return Stored(frozenset(), frozenset(), list(self.claim(call, claim, limit)))
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:

@@ -48,9 +48,9 @@ class StoreContract:
         self._made: list[Store] = []
 
     def teardown_method(self) -> None:
-        """Close what the test made."""
-        for store in self._made:
-            store.close()
+        """Close what the test made, and let go of it: pytest keeps this object until the session ends."""
+        while self._made:
+            self._made.pop().close()
 
     def _keep(self, store: Store) -> Store:
         self._made.append(store)
@@ -154,6 +154,25 @@ class StoreContract:
         assert stored.too_large == set()
         assert list(stored.claims) == [MINE]
         assert _calls_of(store, [1, 2, 3, 4]) == [None, None, call.id, None]
+
+    def test_putting_by_force_replaces_entries_and_voids_their_claims_in_one_step(self) -> None:
+        store, owner, other = self._new(), new_call(), new_call()
+        use(store, [1])
+        claim(store, owner, [2, 3])
+        stored = store.put(other, [(key(number), b"put") for number in (1, 2, 4)], force=True)
+        assert stored.kept == {key(1), key(2), key(4)}
+        assert _values(store.read(keys([1, 2, 4]))) == [b"put"] * 3
+        assert _calls_of(store, [1, 2, 3, 4]) == [None, None, owner.id, None]
+        assert store.put(owner, [(key(2), value(2)), (key(3), value(3))]).kept == {key(3)}
+        assert _values(store.read(keys([2, 3]))) == [b"put", value(3)]
+
+    def test_a_claim_taken_by_force_from_the_dead_is_a_takeover_and_from_the_living_none(self) -> None:
+        store, dead, living = self._new(), new_call(), new_call()
+        claim(store, dead, [1])
+        claim(store, living, [2])
+        store.release(dead, abandoned=True)
+        assert list(store.claim(new_call(), keys([1, 2, 3]), force=True)) == [MINE] * 3
+        assert store.stats(NAMESPACE).takeovers == 1
 
     def test_releasing_ends_every_claim_left(self) -> None:
         store, call = self._new(), new_call()

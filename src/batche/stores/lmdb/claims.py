@@ -60,9 +60,9 @@ class Claims:
         """Claim those keys that were not found; the answers, and how many were taken over from the dead."""
         mine, limit = self.bytes_of(following.call, epoch), following.limit
         free = [key for key, entry in zip(following.keys, found, strict=True) if entry is None]
-        if limit is None or len(free) <= limit:
+        if not following.force and (limit is None or len(free) <= limit):
             claims = [(CLAIM + key, mine) for key in free]
-            _, added = transaction.cursor().putmulti(claims, overwrite=following.force)
+            _, added = transaction.cursor().putmulti(claims, overwrite=False)
             if added == len(free):
                 return [MINE if entry is None else entry for entry in found], 0
         return self._win_each(transaction, following, found, epoch)

@@ -39,6 +39,8 @@ class Putting:
         call: Call,
         entries: Sequence[tuple[Key, Any]],
         drop: Sequence[Key],
+        *,
+        force: bool = False,
     ) -> None:
         self.call = call
         self.scarce = False
@@ -50,6 +52,8 @@ class Putting:
         self.evicted_by_default = False
         self.most_bytes = 0
         self._claims = claims
+        self._force = force
+        self._replaces = force or call.newer_than > 0  # else it has claimed only what had no entry
         self._drop = drop
         self._entries = list(entries)
         self._largest = max((records.size_of(len(value)) for _, value in entries), default=0)
@@ -98,8 +102,8 @@ class Putting:
         mine = self._claims.bytes_of(self.call, epoch)
         self._begin(writing, mine)
         part = self._next_part()
-        keys, values = take_claims(writing.transaction, part, mine)
-        if self.call.newer_than:  # so it may have claimed what is there; without it, only what is not
+        keys, values = take_claims(writing.transaction, part, mine, force=self._force)
+        if self._replaces:
             for key in keys:
                 writing.remove(key)
         size = sum(map(records.size_of, map(len, values)))
@@ -130,16 +134,16 @@ class Putting:
         maxsize = writing.limits.maxsize
         while 0 <= maxsize < len(self._entries) - self._stored:
             key = self._entries[self._stored][0]
-            if take_claim(writing.transaction, key, mine) and maxsize:
+            if take_claim(writing.transaction, key, mine, force=self._force) and maxsize:
                 writing.evictions += 1
-                if self.call.newer_than:  # an old entry would outlive the new one, where a later claim is gone
+                if self._replaces:  # an old entry would outlive the new one, where a later claim is gone
                     writing.remove(key)
             self._stored += 1
 
     def _skip_large(self, writing: Writing, mine: bytes) -> None:
         fits = [records.size_of(len(value)) <= self.most_bytes for _, value in self._entries]
         for (key, _), fit in zip(self._entries, fits, strict=True):
-            if not fit and take_claim(writing.transaction, key, mine):
+            if not fit and take_claim(writing.transaction, key, mine, force=self._force):
                 self.too_large.append(key)
         stored = self._stored
         self._entries = [entry for entry, fit in zip(self._entries[stored:], fits[stored:], strict=True) if fit]
@@ -179,23 +183,24 @@ class Putting:
 
 
 def take_claims(
-    transaction: Transaction, entries: Sequence[tuple[Key, Any]], mine: bytes
+    transaction: Transaction, entries: Sequence[tuple[Key, Any]], mine: bytes, *, force: bool = False
 ) -> tuple[list[Key], list[Any]]:
-    """Remove the claims of ``entries``; the keys and values of those that still held."""
+    """Remove the claims of ``entries``; the keys and values of those that still held, or by ``force`` of all."""
     pop = transaction.pop
     raws = [pop(CLAIM + key) for key, _ in entries]
-    if raws.count(mine) == len(raws):
+    if force or raws.count(mine) == len(raws):
         return [key for key, _ in entries], [value for _, value in entries]
     held = [_is_held(transaction, key, raw, mine) for (key, _), raw in zip(entries, raws, strict=True)]
     return list(compress((key for key, _ in entries), held)), list(compress((value for _, value in entries), held))
 
 
-def take_claim(transaction: Transaction, key: Key, mine: bytes) -> bool:
-    """Remove the claim of ``key`` if it is this call's; whether it still held.
+def take_claim(transaction: Transaction, key: Key, mine: bytes, *, force: bool = False) -> bool:
+    """Remove the claim of ``key`` if it is this call's, or by ``force`` whosever it is; whether it did.
 
     ``mine`` is what it would be now: one of an earlier epoch is this call's too, but a clear has voided it.
     """
-    return _is_held(transaction, key, transaction.pop(CLAIM + key), mine)
+    raw = transaction.pop(CLAIM + key)
+    return force or _is_held(transaction, key, raw, mine)
 
 
 def _is_held(transaction: Transaction, key: Key, raw: bytes | None, mine: bytes) -> bool:

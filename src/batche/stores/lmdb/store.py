@@ -237,10 +237,12 @@ class LmdbStore:
         drop: Sequence[Key] = (),
         claim: Sequence[Key] = (),
         limit: int | None = None,
+        *,
+        force: bool = False,
     ) -> Stored:
         self._glance()
         self._claims.begin(call)
-        putting = Putting(self._claims, call, entries, drop)
+        putting = Putting(self._claims, call, entries, drop, force=force)
         following = Following(call, claim, limit)
         upkeep = self._upkeep  # another thread may go over to other files meanwhile
         victims = upkeep.victims(call.namespace)
