@@ -12,6 +12,7 @@ import logging
 import pickle
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,8 @@ if sys.platform != "win32":
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
+LONGEST = 60.0
+"""Seconds that a crowd of tasks may take to come to its waits."""
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32":
     LOOPS["uvloop"] = uvloop.new_event_loop
@@ -90,7 +93,9 @@ class Held:
     async def waiters(self, number: int) -> None:
         """Return once so many of this process's callers wait for somebody else."""
         listeners = self.cached.store.wakeups._listeners
+        deadline = time.monotonic() + LONGEST  # uvloop lets no test's time limit through
         while len({ring for rings in list(listeners.values()) for ring in list(rings)}) < number:
+            assert time.monotonic() < deadline, f"not {number} callers wait"
             await asyncio.sleep(number / 100_000)  # a glance at a crowd takes a while
 
 
