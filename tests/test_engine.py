@@ -274,7 +274,7 @@ def test_refreshing_removes_the_old_entry_of_what_is_not_stored_but_not_of_what_
 # ---- the limit of a wait ----
 
 
-def test_who_waited_long_enough_takes_the_claim_and_computes() -> None:
+def test_who_waited_long_enough_computes_too_and_may_store_under_the_owners_claim() -> None:
     run = run_of("ab", settings(wait_timeout=SECOND))
     steps = Stepping(run)
     steps.answer(Read(keys("ab")), [None] * 2)
@@ -282,7 +282,7 @@ def test_who_waited_long_enough_takes_the_claim_and_computes() -> None:
     run._since[key("a")] -= SECOND  # it waited that long for one of them
     steps.answer(Listen(keys("ab")), nullcontext(BELL))
     steps.answer(Owners(keys("ab"), None), [someone(1), someone(1)])
-    steps.answer(Claim(keys("a"), force=True), [MINE])
+    assert run.call.heir_of == {someone(1).call}
     steps.answer(Compute(["a"]), ["A"])
     steps.answer(Put([(key("a"), "A")], [], []), stored("a"))
     assert steps.step == Listen(keys("b"))
@@ -304,7 +304,7 @@ def test_computing_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     steps.answer(pause)
     now[0] += SECOND
     steps.answer(Owners(keys("a"), [someone()]), [someone()])
-    assert steps.step == Claim(keys("a"), force=True)
+    assert steps.step == Compute(["a"])
 
 
 def test_a_pause_is_no_longer_than_the_patience_that_is_left() -> None:
@@ -319,7 +319,7 @@ def test_a_pause_is_no_longer_than_the_patience_that_is_left() -> None:
             assert steps.step.seconds <= 0.0001
             steps.answer(steps.step)
             step = Owners(keys("a"), owners)
-    assert steps.step == Claim(keys("a"), force=True)
+    assert steps.step == Compute(["a"])
 
 
 def test_with_no_patience_nobody_is_waited_for() -> None:
@@ -328,7 +328,7 @@ def test_with_no_patience_nobody_is_waited_for() -> None:
     steps.answer(Claim(keys("a")), [someone()])
     steps.answer(Listen(keys("a")), nullcontext(BELL))
     steps.answer(Owners(keys("a"), None), [someone()])
-    assert steps.step == Claim(keys("a"), force=True)
+    assert steps.step == Compute(["a"])
 
 
 # ---- results that are not stored ----

@@ -31,8 +31,8 @@ FIRST_POLL: Final = 0.0005
 """Seconds until a waiter first looks again."""
 LAST_POLL: Final = 0.01
 """Seconds between looks once a wait has lasted a while; looking doubles from `FIRST_POLL`."""
-LAST_POLL_HERE: Final = 0.5
-"""The same where all owners are in this process, which wakes who waits."""
+LAST_POLL_HERE: Final = 0.1
+"""The same where all owners are in this process, which wakes who waits: but another process may take claims over."""
 LONG_WAIT: Final = 30.0
 """Seconds of waiting for one owner that are worth a line in the log."""
 PATIENCE: Final = 2
@@ -52,6 +52,7 @@ class Run:
     _taken: dict[Key, Owner]
     _strikes: Counter[Key]
     _expired: set[Key]
+    _overdue: set[Key]  # waited for as long as one may
     _since: dict[Key, int]  # since when it waits for somebody else, by the boot clock; its own computing is no wait
 
     def __init__(self, settings: Settings, plan: Plan, *, refresh: bool = False) -> None:
@@ -106,8 +107,7 @@ class Run:
         self._unclaimed: list[Key] = []
         self._mine, self._alone, self._taken = [], [], {}
         self._strikes = Counter()
-        self._expired, self._since = set(), {}
-        self._impatient = False  # whether the next claim takes what others own
+        self._expired, self._overdue, self._since = set(), set(), {}
 
     # ---- the algorithm ----
 
@@ -171,8 +171,7 @@ class Run:
     def _claim(self) -> Steps:
         self.call.holds = True  # before it does, so that a call from within the step knows
         self.call.newer_than = self._newer_than()
-        force, self._impatient = self.refresh or self._impatient, False
-        answers = yield from self._try(Claim(self._unclaimed, force))
+        answers = yield from self._try(Claim(self._unclaimed, self.refresh))
         self._sort(answers)
         self.call.holds = bool(self._mine)
 
@@ -214,7 +213,7 @@ class Run:
             for key, value in zip(part, results, strict=True):
                 self.settings.check(self.plan.first[key], value)
         self.results.add(part, results)
-        yield from self._store(mine)
+        yield from self._store(mine, [key for key in part if key in self._overdue])
 
     def _next_part(self) -> list[Key]:
         """The claimed keys and as many of those without a claim as one call may hold, in first-seen order."""
@@ -223,17 +222,17 @@ class Run:
         extra, self._alone = self._alone[:room], self._alone[room:]
         return self.plan.in_order({*self._mine, *extra}) if extra else self._mine
 
-    def _store(self, mine: list[Key]) -> Steps:
-        """Store what was computed under a claim, and claim the next part in the same step."""
-        if not mine and not self._unclaimed:
+    def _store(self, mine: list[Key], overdue: list[Key]) -> Steps:
+        """Store what was computed under a claim, also of an owner who was waited for, and claim the next part."""
+        if not mine and not overdue and not self._unclaimed:
             return
-        entries = self.results.encode(mine)
-        kept = {key for key, _ in entries} if len(entries) < len(mine) else mine
+        entries = self.results.encode([*mine, *overdue] if overdue else mine)
+        kept = {key for key, _ in entries} if len(entries) < len(mine) + len(overdue) else mine
         drop = [key for key in mine if key not in kept] if kept is not mine else []
         self.call.newer_than = self._newer_than()
         following = [] if self.refresh else self._unclaimed  # which are claimed by force
         stored: Stored | None = yield from self._try(Put(entries, drop, following))
-        self.settings.wakeups.wake(mine)
+        self.settings.wakeups.wake([*mine, *overdue])
         if self.refresh:
             yield from self._outdate(drop, stored)
         self._reject_large(stored)
@@ -270,7 +269,7 @@ class Run:
     def _watch(self, keys: list[Key]) -> Steps:
         """Look at the owners of ``keys`` until one is done; returns the keys whose claims are over."""
         owners: Sequence[Owner | None] | None = None
-        delay, begun = FIRST_POLL, boot_ns()
+        delay = FIRST_POLL
         with (yield Listen(keys)) as bell:
             while True:
                 owners = yield from self._try(Owners(keys, owners))
@@ -282,7 +281,7 @@ class Run:
                 if over or self._alone or left <= 0:
                     self._pass_on(keys, owners, over)
                     return over
-                self._tell_long_wait(begun)
+                self._tell_long_wait()
                 yield Wait(bell, min(delay, left))
                 delay = min(2 * delay, self._last_poll())
 
@@ -327,15 +326,20 @@ class Run:
             self._since[key] += nanoseconds
 
     def _lose_patience(self, keys: Sequence[Key]) -> None:
-        """Put those of ``keys`` up for a claim by force that were waited for long enough."""
+        """Compute those of ``keys`` too that were waited for long enough: of this call and the owner, who is done
+        first stores them, and ends the claim.
+
+        To take the claim here and now would keep the owner's result out: where callers come more often than the
+        function takes to end, nothing would ever be stored.
+        """
         if self.settings.wait_timeout is None:
             return
         begun = boot_ns() - self.settings.wait_timeout
-        overdue = {key for key in keys if key in self._taken and self._since[key] <= begun}
-        for key in overdue:
-            del self._taken[key]
-        self._impatient = bool(overdue)
-        self._unclaimed = self.plan.in_order({*self._unclaimed, *overdue})
+        for key in keys:
+            if key in self._taken and self._since[key] <= begun:
+                self.call.heir_of.add(self._taken.pop(key).call)
+                self._overdue.add(key)
+                self._alone.append(key)
 
     # ---- trouble ----
 
@@ -366,10 +370,10 @@ class Run:
         """Whether this is a fork's copy of a call that its parent is making."""
         return self.call.pid != os.getpid()
 
-    def _tell_long_wait(self, begun: int) -> None:
-        waited = (boot_ns() - begun) / 1e9
+    def _tell_long_wait(self) -> None:
+        longest = min(self._taken, key=self._since.__getitem__)
+        owner, waited = self._taken[longest], (boot_ns() - self._since[longest]) / 1e9
         if waited > LONG_WAIT:
-            owner = next(iter(self._taken.values()))
             age = (boot_ns() - owner.since) / 1e9
             self.settings.reports.once(
                 f"wait for {owner.call}",

@@ -69,7 +69,8 @@ class Call:
     """One call of a decorated function, as the claims it takes name it.
 
     ``holds`` says whether it may still hold claims; ``handle`` belongs to the store that gave the claims. To this
-    call an entry is there only if it was stored after ``newer_than``, a wall clock in nanoseconds.
+    call an entry is there only if it was stored after ``newer_than``, a wall clock in nanoseconds. It is ``heir_of``
+    the calls that it waited for in vain: what it stores it may store under their claims too.
     """
 
     id: CallId
@@ -77,6 +78,7 @@ class Call:
     namespace: bytes
     holds: bool = False
     newer_than: int = 0
+    heir_of: set[CallId] = field(default_factory=set)
     handle: Any = field(default=None, repr=False)
 
 

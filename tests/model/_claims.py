@@ -5,9 +5,9 @@ for what nobody else can come in between of: one transaction, one store to a wor
 between two of them is its own, so dying there is the same as dying at the next one. Steps that begin with ``!`` are
 faults: nobody may count on them.
 
-Some callers may refresh: they compute all their items, whatever is there and whoever computes them, and so does
-`cache_put`, whose results are given. A caller that has waited for long enough takes the claim of a living owner too.
-Entries may grow too old to count.
+Some callers may refresh: they compute all their items, whatever is there and whoever computes them. A caller that has
+waited for long enough computes too, and may store under the claim of the owner that it waited for. Entries may grow too
+old to count, and may be put by somebody who has results.
 
 Ghosts, which no step of the library knows: the version of each item (how often it was invalidated), when a caller
 came, what was voided, what is stored and was not removed, and how many owners that did not die a caller has waited for.
@@ -75,7 +75,8 @@ class Caller(NamedTuple):
     waits: tuple[int, ...]
     refreshes: bool = False
     overdue: int = 0  # what it has waited for as long as it may
-    forces: bool = False  # its next claim takes what others own
+    heir_of: tuple[tuple[int, ...], ...] = ()  # the owner that it waited for in vain, for each item
+    under: int = 0  # what it stores under the claims of such owners
     outdates: int = 0
 
 
@@ -170,7 +171,7 @@ class Claims:
         """Rows are alike: sorted, with the references to them."""
         callers = world.callers
         keys = [
-            (caller._replace(taken=()), [bool(claim) and claim[0] == row for claim in world.claims])
+            (caller._replace(taken=(), heir_of=()), [bool(claim) and claim[0] == row for claim in world.claims])
             for row, caller in enumerate(callers)
         ]
         order = sorted(range(len(callers)), key=keys.__getitem__)
@@ -188,7 +189,8 @@ class Claims:
         names = {row: number for number, row in enumerate(order)}
         rename = lambda owner: (names[owner[0]], *owner[1:]) if owner else owner  # noqa: E731  one expression
         callers = tuple(
-            caller._replace(taken=tuple(map(rename, caller.taken))) for caller in (world.callers[row] for row in order)
+            caller._replace(taken=tuple(map(rename, caller.taken)), heir_of=tuple(map(rename, caller.heir_of)))
+            for caller in (world.callers[row] for row in order)
         )
         claims = tuple(Claim(names[claim.row], *claim[1:]) if claim else claim for claim in world.claims)
         return world._replace(callers=callers, claims=claims)
@@ -282,9 +284,7 @@ class Claims:
         if caller.at == At.LOOK and world.left[TIMEOUT]:
             yield from self._time_out(world, row, caller)
 
-    @stands_for(
-        "_function:CachedFunction.cache_refresh", "_function:CachedFunction.cache_put", "_cached:Cached._putting"
-    )
+    @stands_for("_function:CachedFunction.cache_refresh", "_cached:Cached._refreshing")
     def _newcomer(
         self, token: int, serial: int, versions: tuple[int, ...], wants: int, *, refreshes: bool = False
     ) -> Caller:
@@ -292,7 +292,7 @@ class Claims:
         at, none, zero = At.CLAIM if refreshes else At.READ, self._none, self._zero
         return Caller(
             at, token, serial, RUNNING, wants, 0, 0, none, zero, 0, False, False, versions, zero, 0, zero, refreshes
-        )
+        )._replace(heir_of=none)
 
     @stands_for(
         "stores.lmdb.workers:Workers.state", "stores.lmdb.workers:Workers.alive", "stores.lmdb.claims:Claims.judge"
@@ -394,7 +394,6 @@ class Claims:
 
     def _win_in_order(self, world: World, row: int, caller: Caller, order: tuple[int, ...]) -> World:
         claims, taken, won = list(world.claims), list(caller.taken), 0
-        force = caller.refreshes or (caller.forces and "the impatient wait on" not in self._flaws)
         for item in order:
             if self._size is not None and won.bit_count() >= self._size:
                 break
@@ -407,14 +406,14 @@ class Claims:
             claim = claims[item]
             state = self._state(world, claim) if claim else ENDED
             held = claim and state == RUNNING
-            if held and not force and "claims not looked at" not in self._flaws:
+            if held and not caller.refreshes and "claims not looked at" not in self._flaws:
                 caller = self._leave_to(caller, taken, item, claim)
                 continue
             won |= bit
-            if not (held and force and "force leaves the claim" in self._flaws):
+            if not (held and caller.refreshes and "force leaves the claim" in self._flaws):
                 claims[item] = Claim(row, caller.token, caller.serial, state == ABANDONED, world.epoch)
-        world = self._forced(world, row, caller, won) if force else world
-        caller = caller._replace(mine=caller.mine | won, voided=caller.voided & ~won, taken=tuple(taken), forces=False)
+        world = self._forced(world, row, won) if caller.refreshes else world
+        caller = caller._replace(mine=caller.mine | won, voided=caller.voided & ~won, taken=tuple(taken))
         return self._committed(world._replace(claims=tuple(claims)), row, caller)
 
     def _is_read_again(self, world: World, caller: Caller, item: int) -> bool:
@@ -423,9 +422,9 @@ class Claims:
         return self._counts(world, caller, item) and "no re-read" not in self._flaws
 
     @stands_for("stores.lmdb.claims:Claims._win_one")
-    def _forced(self, world: World, row: int, caller: Caller, won: int) -> World:
+    def _forced(self, world: World, row: int, won: int) -> World:
         """Claims are taken from living owners; the old entries are served on."""
-        if caller.refreshes and "refresh removes first" in self._flaws:
+        if "refresh removes first" in self._flaws:
             world = world._replace(entries=tuple(-1 if won >> i & 1 else e for i, e in enumerate(world.entries)))
         return self._void(world, won, but=row)
 
@@ -454,7 +453,9 @@ class Claims:
         room = self._items if self._size is None else max(0, self._size - caller.mine.bit_count())
         extra = sum(1 << item for item in self._members[caller.alone][:room])
         done = caller._replace(got=caller.got | caller.mine | extra, alone=caller.alone & ~extra, storing=True)
-        if not caller.mine and not caller.unclaimed:
+        heirs = sum(1 << item for item in self._members[extra] if caller.heir_of[item])
+        done = done._replace(under=heirs)
+        if not caller.mine and not heirs and not caller.unclaimed:
             yield f"{row} computes alone", self._go_on(world, row, done._replace(storing=False))
         elif has_turn:
             yield from self._put(world, row, done, keep=True)
@@ -467,12 +468,15 @@ class Claims:
     def _put(self, world: World, row: int, caller: Caller, *, keep: bool) -> Iterator[tuple[str, World]]:
         """Store under its own claims, which end, and claim the next part in the same transaction."""
         label = f"{row} computes and stores" if keep else f"{row} computes what cannot be stored"
-        for part in combinations(self._members[caller.mine], min(self._most or self._items, caller.mine.bit_count())):
-            stored = sum(1 << item for item in part) if keep else caller.mine
-            left = caller._replace(mine=caller.mine & ~stored, voided=caller.voided & ~stored)
+        results = caller.mine | caller.under
+        for part in combinations(self._members[results], min(self._most or self._items, results.bit_count())):
+            stored = sum(1 << item for item in part) if keep else results
+            left = caller._replace(
+                mine=caller.mine & ~stored, under=caller.under & ~stored, voided=caller.voided & ~stored
+            )
             if caller.refreshes and not keep:
                 left = left._replace(outdates=stored)
-            following = left._replace(storing=bool(left.mine))
+            following = left._replace(storing=bool(left.mine | left.under))
             for swept in self._swept(world):
                 taken = self._take_claims(swept, row, caller, stored, keep=keep)
                 if following.storing or not following.unclaimed or caller.refreshes:
@@ -480,19 +484,24 @@ class Claims:
                 else:
                     yield from self._win(taken, row, following, label)
 
-    @stands_for("stores.lmdb.putting:take_claims", "stores.lmdb.putting:take_claim")
+    @stands_for("stores.lmdb.putting:take_claims", "stores.lmdb.putting:take_claim", "stores.lmdb.claims:Right.covers")
     def _take_claims(self, world: World, row: int, caller: Caller, part: int, *, keep: bool) -> World:
         claims, entries = list(world.claims), list(world.entries)
         for item in self._members[part]:
             claim, bit = claims[item], 1 << item
             own = claim[:3] == (row, caller.token, caller.serial)
-            held = bool(claim) and own and claim.epoch == world.epoch
+            inherits = bool(claim) and claim[:3] == caller.heir_of[item] and claim.epoch == world.epoch
+            inherits |= "an heir needs no claim" in self._flaws and bool(caller.heir_of[item])
+            held = inherits or (bool(claim) and own and claim.epoch == world.epoch)
+            if inherits and keep and "an heir leaves the claim" not in self._flaws:
+                claims[item] = ()
+                world = self._void(world, bit, but=row)
             if (own and (keep or "drop nothing" not in self._flaws)) or "release by key" in self._flaws:
                 claims[item] = ()
             if keep and (held or "store without a claim" in self._flaws):
                 entries[item] = caller.since[item]
                 world = world._replace(too_old=world.too_old & ~bit, kept=world.kept | bit)
-                if caller.voided & bit:
+                if caller.voided & bit and not inherits:
                     world = world._replace(wrong=f"a stale result of item {item} is stored: its claim was voided")
         return world._replace(claims=tuple(claims), entries=tuple(entries))
 
@@ -562,12 +571,19 @@ class Claims:
 
     @stands_for("_engine:Run._lose_patience", "_engine:Run._patience_left")
     def _lose_patience(self, world: World, row: int, caller: Caller) -> World | None:
-        """What it has waited for as long as it may it claims, whoever owns it; `None` where there is nothing such."""
+        """What it has waited for as long as it may it computes too; `None` where there is nothing such."""
         overdue = sum(1 << item for item in self._members[caller.overdue] if caller.taken[item])
         if not overdue:
             return None
         taken = tuple(() if overdue >> item & 1 else owner for item, owner in enumerate(caller.taken))
-        return self._go_on(world, row, caller._replace(taken=taken, unclaimed=overdue, forces=True))
+        if "the impatient wait on" in self._flaws:
+            return self._go_on(world, row, caller._replace(taken=taken, unclaimed=overdue))
+        heir_of = tuple(
+            owner if overdue >> item & 1 else before
+            for item, (owner, before) in enumerate(zip(caller.taken, caller.heir_of, strict=True))
+        )
+        patient = caller._replace(taken=taken, heir_of=heir_of, alone=caller.alone | overdue)
+        return self._go_on(world, row, patient)
 
     @stands_for("stores.lmdb.store:LmdbStore._all_run")
     def _all_run(self, world: World, caller: Caller) -> bool:
@@ -614,17 +630,28 @@ class Claims:
         following = self._newcomer(caller.token, caller.serial + 1, world.versions, self._all)
         return self._with(world, row, following)._replace(left=self._spent(world, AGAIN))
 
-    @stands_for("stores.lmdb.removing:delete", "stores.lmdb.removing:raise_epoch", "stores.lmdb.store:LmdbStore.clear")
+    @stands_for(
+        "stores.lmdb.removing:delete",
+        "stores.lmdb.removing:raise_epoch",
+        "stores.lmdb.store:LmdbStore.clear",
+        "_putting:PutRun.steps",
+    )
     def _remove(self, world: World) -> Iterator[tuple[str, World]]:
-        """An invalidation of one item, or a clear, by somebody else."""
+        """An invalidation of one item, or a clear, by somebody else; or a new result of one item is put."""
         if world.left[INVALIDATION]:
             for item in range(self._items):
                 voids = "invalidation leaves claims" not in self._flaws
-                yield f"{FAULT}item {item} is invalidated", self._outdated(world, 1 << item, INVALIDATION, drop=voids)
+                outdated = self._outdated(world, 1 << item, INVALIDATION, drop=voids)
+                yield f"{FAULT}item {item} is invalidated", outdated
+                yield f"{FAULT}item {item} is put", self._put_in(outdated, item)
         if world.left[CLEAR]:
             cleared = self._outdated(world, self._all, CLEAR, drop=False)
             epoch = world.epoch + ("epoch not raised" not in self._flaws)
             yield f"{FAULT}all is cleared", cleared._replace(epoch=epoch)
+
+    def _put_in(self, world: World, item: int) -> World:
+        entries = (*world.entries[:item], world.versions[item], *world.entries[item + 1 :])
+        return world._replace(entries=entries, kept=world.kept | 1 << item)
 
     def _outdated(self, world: World, mask: int, kind: int, *, drop: bool) -> World:
         inside = [mask >> item & 1 for item in range(self._items)]

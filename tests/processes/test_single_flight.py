@@ -16,6 +16,7 @@ from tests.processes.programs.scenes import (
     info,
     meeting,
     plain,
+    signed,
     sized_and_held,
     wait_for_waiters,
 )
@@ -51,6 +52,23 @@ def test_two_processes_compute_thousands_of_items_in_one_call_each(tmp_path: Pat
         assert second.result() == [10 * item for item in range(2000, 7000)]
     assert scene.journal("sizes").lines() == ["5000", "2000"]
     assert scene.journal().lines() == [str(item) for item in range(7000)]
+
+
+def test_a_wait_that_times_out_does_not_keep_the_owners_result_out(tmp_path: Path) -> None:
+    """Else nothing would ever be stored where callers come more often than the function takes to end."""
+    scene = Scene.at(tmp_path, wait_timeout=0.05)
+    with Cast() as cast:
+        owner, waiter, other = cast.actors(3)
+        owning = owner.begin(call, scene, signed, [1])
+        scene.flag("inside-1").wait()
+        waiting = waiter.begin(call, scene, signed, [1])
+        scene.flag("inside-2").wait()
+        scene.flag("go-1").set()
+        assert owning.result() == [1]
+        assert other.run(contains, scene, signed, [1]) == [True]
+        scene.flag("go-2").set()
+        assert waiting.result() == [2]
+        assert other.run(call, scene, signed, [1]) == [1]
 
 
 def test_a_caller_waits_for_what_another_process_computes(tmp_path: Path) -> None:

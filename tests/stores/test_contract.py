@@ -121,12 +121,16 @@ class SmallStore:
         with self.lock:
             for key in [key for key, _ in entries if force]:
                 self.claims[key] = call
-            mine = {key: value for key, value in entries if self.claims.get(key) is call}
+            mine = {key: value for key, value in entries if self._may_store(call, key)}
             self.entries.update((key, (value, time.time_ns())) for key, value in mine.items())
             for key in (*mine, *drop):
-                if self.claims.get(key) is call:
+                if self._may_store(call, key):
                     del self.claims[key]
             return Stored(frozenset(mine), frozenset(), list(self.claim(call, claim, limit)))
+
+    def _may_store(self, call: Call, key: Key) -> bool:
+        owner = self.claims.get(key)
+        return owner is not None and (owner is call or owner.id in call.heir_of)
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         with self.lock:

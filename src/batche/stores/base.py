@@ -99,7 +99,8 @@ class Store(Protocol):
     ) -> Stored:
         """Store what ``call`` computed, each only under its own claim, which ends; then claim the next keys.
 
-        An entry whose claim is gone (voided by an invalidation, or taken over) is not stored. ``drop`` are
+        A claim of a call that ``call`` is ``heir_of`` is as good as its own. An entry whose claim is gone (voided by
+        an invalidation, or taken over, or ended by an heir) is not stored. ``drop`` are
         claimed keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`. With ``force`` no claim
         is asked for: each entry takes the place of an older one, and voids whatever claim there is on its key.
         """

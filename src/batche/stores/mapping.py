@@ -199,14 +199,19 @@ class MappingStore:
         with self._using():
             if force:
                 self._void([key for key, _ in entries])
-            mine = [(key, value) for key, value in entries if force or self._claims.get(key) is call]
+            mine = [(key, value) for key, value in entries if force or self._may_store(call, key)]
             kept = {key for key, value in mine if self._set(key, value, now)}
             self._forget_times()
             for key in (*drop, *(key for key, _ in mine)):
-                if self._claims.get(key) is call:
+                if self._may_store(call, key):
                     del self._claims[key]
             claims = self.claim(call, claim, limit)
         return Stored(frozenset(kept), frozenset(key for key, _ in mine if key not in kept), list(claims))
+
+    def _may_store(self, call: Call, key: Key) -> bool:
+        """Whether the claim of ``key`` is one that ``call`` may store under."""
+        owner = self._claims.get(key)
+        return owner is call or (owner is not None and owner.id in call.heir_of)
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         with self._lock:

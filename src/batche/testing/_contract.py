@@ -166,6 +166,18 @@ class StoreContract:
         assert store.put(owner, [(key(2), value(2)), (key(3), value(3))]).kept == {key(3)}
         assert _values(store.read(keys([2, 3]))) == [b"put", value(3)]
 
+    def test_an_heir_stores_under_the_claim_that_it_waited_for_and_ends_it(self) -> None:
+        store, owner, heir, third = self._new(), new_call(), new_call(), new_call()
+        claim(store, owner, [1, 2, 3])
+        claim(store, third, [4])
+        heir.heir_of.add(owner.id)
+        store.delete(keys([2]))
+        entries = [(key(number), b"heir") for number in (1, 2, 4)]
+        assert store.put(heir, entries).kept == {key(1)}
+        assert _calls_of(store, [1, 2, 3, 4]) == [None, None, owner.id, third.id]
+        assert store.put(owner, [(key(number), value(number)) for number in (1, 3)]).kept == {key(3)}
+        assert _values(store.read(keys([1, 2, 3, 4]))) == [b"heir", None, value(3), None]
+
     def test_a_claim_taken_by_force_from_the_dead_is_a_takeover_and_from_the_living_none(self) -> None:
         store, dead, living = self._new(), new_call(), new_call()
         claim(store, dead, [1])

@@ -7,16 +7,42 @@ down; it is overwritten by whoever claims the key next, and swept by the next wr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from batche._process import random_word
-from batche._types import MINE, Call, Entry, Key, Owner
+from batche._types import MINE, Call, CallId, Entry, Key, Owner
 from batche.stores.base import Answer
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import Following
 from batche.stores.lmdb.opened import OpenEnvironment
-from batche.stores.lmdb.records import CLAIM, Claimed, pack_claim, unpack_claim
+from batche.stores.lmdb.records import CLAIM, Claimed, is_same_call, is_same_epoch, pack_claim, unpack_claim
 from batche.stores.lmdb.workers import Handle, State
+
+
+class Right(NamedTuple):
+    """What claims a call may store under: its own, written as ``mine``, those of calls that it is ``heir_of``, or all.
+
+    One of an earlier epoch is its own too, but a clear has voided it.
+    """
+
+    mine: bytes
+    heir_of: Collection[CallId] = ()
+    all: bool = False
+
+    def covers(self, raw: bytes | None) -> bool:
+        """Whether a result may be stored in place of the claim ``raw``; of no claim only where it may be of any."""
+        if self.all or raw is None or raw == self.mine:
+            return self.all or raw is not None
+        return is_same_epoch(raw, self.mine) or (bool(self.heir_of) and self._inherits(raw))
+
+    def _inherits(self, raw: bytes) -> bool:
+        claimed, own = unpack_claim(raw), unpack_claim(self.mine)
+        return bool(claimed and own and claimed.call in self.heir_of and claimed.epoch == own.epoch)
+
+    def is_own(self, raw: bytes) -> bool:
+        """Whether the claim ``raw`` is this call's, whatever it is worth."""
+        return is_same_call(raw, self.mine)
 
 
 class Claims:

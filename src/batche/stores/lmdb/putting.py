@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from batche._types import Call, Key
 from batche.stores.lmdb import records, totals
-from batche.stores.lmdb.claims import Claims
+from batche.stores.lmdb.claims import Claims, Right
 from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import LEAST_BYTES, MOST_BYTES, MOST_KEYS
-from batche.stores.lmdb.records import CLAIM, is_same_call, is_same_epoch
+from batche.stores.lmdb.records import CLAIM
 from batche.stores.lmdb.writing import Writing
 
 _MOST_HUNTS: Final = 3
@@ -99,17 +99,17 @@ class Putting:
         """
         self._mark = self._progress()
         epoch = totals.read_epoch(writing.transaction, self.call.namespace)
-        mine = self._claims.bytes_of(self.call, epoch)
-        self._begin(writing, mine)
+        right = Right(self._claims.bytes_of(self.call, epoch), self.call.heir_of, self._force)
+        self._begin(writing, right)
         part = self._next_part()
-        keys, values = take_claims(writing.transaction, part, mine, force=self._force)
+        keys, values = take_claims(writing.transaction, part, right)
         if self._replaces:
             for key in keys:
                 writing.remove(key)
         size = sum(map(records.size_of, map(len, values)))
         if not self._make_room(writing, len(keys), size, victims):
             for key in keys:
-                writing.transaction.put(CLAIM + key, mine)
+                writing.transaction.put(CLAIM + key, right.mine)
             return
         writing.add_all(keys, values, writing.slots.tick(), time.time_ns(), epoch)
         self.kept += keys
@@ -117,33 +117,33 @@ class Putting:
         self.done = self._stored == len(self._entries)
         if self.done:
             for key in self._drop:
-                take_claim(writing.transaction, key, mine)
+                take_claim(writing.transaction, key, right)
 
-    def _begin(self, writing: Writing, mine: bytes) -> None:
+    def _begin(self, writing: Writing, right: Right) -> None:
         self.needs_victims = False
         limits = writing.limits
         self.most_bytes = limits.max_bytes
         if limits.by_default and self.scarce:
             self.most_bytes = min(limits.max_bytes, max(writing.bytes, LEAST_BYTES))
-        self._skip_surplus(writing, mine)
+        self._skip_surplus(writing, right)
 
-    def _skip_surplus(self, writing: Writing, mine: bytes) -> None:
+    def _skip_surplus(self, writing: Writing, right: Right) -> None:
         """Pass over what is larger than the store, and entries that the later ones of this put would evict."""
         if self._largest > self.most_bytes:
-            self._skip_large(writing, mine)
+            self._skip_large(writing, right)
         maxsize = writing.limits.maxsize
         while 0 <= maxsize < len(self._entries) - self._stored:
             key = self._entries[self._stored][0]
-            if take_claim(writing.transaction, key, mine, force=self._force) and maxsize:
+            if take_claim(writing.transaction, key, right) and maxsize:
                 writing.evictions += 1
                 if self._replaces:  # an old entry would outlive the new one, where a later claim is gone
                     writing.remove(key)
             self._stored += 1
 
-    def _skip_large(self, writing: Writing, mine: bytes) -> None:
+    def _skip_large(self, writing: Writing, right: Right) -> None:
         fits = [records.size_of(len(value)) <= self.most_bytes for _, value in self._entries]
         for (key, _), fit in zip(self._entries, fits, strict=True):
-            if not fit and take_claim(writing.transaction, key, mine, force=self._force):
+            if not fit and take_claim(writing.transaction, key, right):
                 self.too_large.append(key)
         stored = self._stored
         self._entries = [entry for entry, fit in zip(self._entries[stored:], fits[stored:], strict=True) if fit]
@@ -183,31 +183,25 @@ class Putting:
 
 
 def take_claims(
-    transaction: Transaction, entries: Sequence[tuple[Key, Any]], mine: bytes, *, force: bool = False
+    transaction: Transaction, entries: Sequence[tuple[Key, Any]], right: Right
 ) -> tuple[list[Key], list[Any]]:
-    """Remove the claims of ``entries``; the keys and values of those that still held, or by ``force`` of all."""
+    """Remove the claims of ``entries`` that ``right`` covers; the keys and values of those."""
     pop = transaction.pop
     raws = [pop(CLAIM + key) for key, _ in entries]
-    if force or raws.count(mine) == len(raws):
+    if right.all or raws.count(right.mine) == len(raws):
         return [key for key, _ in entries], [value for _, value in entries]
-    held = [_is_held(transaction, key, raw, mine) for (key, _), raw in zip(entries, raws, strict=True)]
+    held = [_is_held(transaction, key, raw, right) for (key, _), raw in zip(entries, raws, strict=True)]
     return list(compress((key for key, _ in entries), held)), list(compress((value for _, value in entries), held))
 
 
-def take_claim(transaction: Transaction, key: Key, mine: bytes, *, force: bool = False) -> bool:
-    """Remove the claim of ``key`` if it is this call's, or by ``force`` whosever it is; whether it did.
-
-    ``mine`` is what it would be now: one of an earlier epoch is this call's too, but a clear has voided it.
-    """
-    raw = transaction.pop(CLAIM + key)
-    return force or _is_held(transaction, key, raw, mine)
+def take_claim(transaction: Transaction, key: Key, right: Right) -> bool:
+    """Remove the claim of ``key`` if ``right`` covers it; whether it did."""
+    return _is_held(transaction, key, transaction.pop(CLAIM + key), right)
 
 
-def _is_held(transaction: Transaction, key: Key, raw: bytes | None, mine: bytes) -> bool:
-    """Whether the claim ``raw`` that was just removed is this call's; somebody else's is put back."""
-    if raw is None or raw == mine:
-        return raw is not None
-    if is_same_call(raw, mine):
-        return is_same_epoch(raw, mine)
-    transaction.put(CLAIM + key, raw)
-    return False
+def _is_held(transaction: Transaction, key: Key, raw: bytes | None, right: Right) -> bool:
+    """Whether ``right`` covers the claim ``raw`` that was just removed; somebody else's is put back."""
+    covered = right.covers(raw)
+    if raw is not None and not covered and not right.is_own(raw):
+        transaction.put(CLAIM + key, raw)
+    return covered
