@@ -14,6 +14,7 @@ import pytest
 from batche import CodecError, StoreError, _binding, _runtime, cache_batch_variable
 from batche._binding import Copies, Kept, wakeups_of
 from batche._places import named_place
+from batche._private import private
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
 from batche.stores.null import NullStore
@@ -331,14 +332,19 @@ def test_what_is_not_kept_is_copied_only_when_it_is_handed_out_again() -> None:
     assert codec.decode(value) is not value
 
 
-def test_orphans_are_removed_with_the_next_private_function() -> None:
+@pytest.mark.parametrize("where", ["private", "path"])
+def test_orphans_are_removed_with_the_next_function_that_computes(where: str, tmp_path: Path) -> None:
     function = cached(None, lambda numbers: numbers)
     function([1])
     store, namespace = function.store, function._bound().settings.namespace
     assert store.stats(namespace).currsize == 1
-    del function
-    assert namespace in _binding._orphans
-    following = cached(None, lambda numbers: numbers)
+    options = {} if where == "private" else {"store": tmp_path / "place"}
+    following = cached(None if where == "private" else "f", lambda numbers: numbers, **options)
     following([1])
-    assert namespace not in _binding._orphans
+    del function
+    assert namespace in private.orphans
+    following([1])
+    assert namespace in private.orphans
+    following([2])
+    assert namespace not in private.orphans
     assert store.stats(namespace).currsize == 0

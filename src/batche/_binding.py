@@ -10,18 +10,18 @@ import os
 import sys
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from batche import _places, _runtime
 from batche._keys import Keyer
 from batche._namespace import Namespace
 from batche._ownership import IMMUTABLE, read_only
+from batche._private import private
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._wakeups import Wakeups
@@ -204,11 +204,19 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
     limits = Limits(stated.maxsize, stated.max_bytes, stated.when)
     if namespace.private:
-        store = LmdbStore.of_function(lambda: _runtime.join().path, PRIVATE, limits)
-        discard_orphans(store)
-        return store
+        private.use(namespace.id, namespace.maker, _open_private)
+        private.discard()
+        return LmdbStore.of_function(_runtime_path, PRIVATE, limits)
     find, persists = partial(_runtime.open_place, where), where.kind == "path"
     return LmdbStore.of_function(find, namespace.id.hex(), limits, persists=persists, name=namespace.name)
+
+
+def _open_private() -> LmdbStore:
+    return LmdbStore.of_function(_runtime_path, PRIVATE, Limits())
+
+
+def _runtime_path() -> Path:
+    return _runtime.join().path
 
 
 def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:
@@ -228,24 +236,3 @@ def wakeups_of(store: Store) -> Wakeups:
     if isinstance(own, Wakeups):
         return own
     return _wakeups.setdefault(id(store), Wakeups(store))  # it holds the store, whose id so stays its own
-
-
-_orphans: deque[bytes] = deque()
-
-
-def orphan(namespace: bytes, pid: int) -> None:
-    """Note that a private namespace has lost its function. Called by the collector: only notes it.
-
-    Only the process ``pid`` that decorated the function does: the copies of its children come and go with their tasks.
-    """
-    if os.getpid() == pid:
-        _orphans.append(namespace)
-
-
-def discard_orphans(store: LmdbStore) -> None:
-    """Remove the entries of private functions that are gone from ``store``, but those that a child still counts in."""
-    namespaces = []
-    with suppress(IndexError):  # another thread may take some of them
-        while True:
-            namespaces.append(_orphans.popleft())
-    _orphans.extend([namespace for namespace in namespaces if not store.forget(namespace)])

@@ -19,6 +19,7 @@ from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._options import refuse_generator, stated
 from batche._plan import Plan, split
+from batche._private import private
 from batche._putting import PutRun
 from batche._reference import owner_of, reference_to
 from batche._reports import Reports
@@ -63,12 +64,15 @@ class Cached(Generic[P, R]):
         self._reference = reference_to(self, function)
         _check_early(self._signature.name, self._declared, self._stated)
         if declared is None:  # not a copy that came from a pickle
-            weakref.finalize(self, _binding.orphan, self._declared.private.id, os.getpid()).atexit = False
-        if self._is_at_runtime_place():
+            weakref.finalize(self, private.orphan, self._declared.private.id, os.getpid()).atexit = False
+        if self._may_be_at_runtime_place():
             _join_quietly()
 
-    def _is_at_runtime_place(self) -> bool:
-        return self._stated.store is None and not os.environ.get(_places.ENVIRONMENT_VARIABLE)
+    def _may_be_at_runtime_place(self) -> bool:
+        """Whether its entries will be there as far as can be told; those of a private function are anyway."""
+        if self._stated.store is not None:
+            return False
+        return not os.environ.get(_places.ENVIRONMENT_VARIABLE) or _is_private(self._declared)
 
     # ---- calls ----
 
@@ -185,10 +189,16 @@ class Cached(Generic[P, R]):
 
 def _check_early(function: str, declared: Declared, stated: _binding.Stated) -> None:
     """Say at decoration what is known by then to fail at the first use."""
-    store, public = stated.store, declared.public
+    store = stated.store
     outlives = store is not None and bool(getattr(store, "outlives", False))
-    if not declared.named and (public is None or "<" in public.name.rpartition(":")[2]):
+    if _is_private(declared):
         _binding.require_name(function, declared.private, outlives=outlives)
+
+
+def _is_private(declared: Declared) -> bool:
+    """Whether it is known at decoration that no name will find the function."""
+    public = declared.public
+    return not declared.named and (public is None or "<" in public.name.rpartition(":")[2])
 
 
 def _join_quietly() -> None:

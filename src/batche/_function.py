@@ -21,6 +21,7 @@ from batche._hooks import hooks
 from batche._methods import AsyncCachedMethod, CachedMethod
 from batche._namespace import Declared
 from batche._plan import split
+from batche._private import private
 from batche._signature import Bound
 from batche._steps import Delete, Read
 from batche._types import CacheInfo
@@ -53,6 +54,8 @@ class CachedFunction(Cached[P, R]):
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
+            if private.orphans:
+                private.discard()
             results = drive(run, partial(self._compute, bound))
         return results  # type: ignore[return-value]  # the answer is always a list
 

@@ -36,12 +36,14 @@ class Namespace:
         private: whether the entries belong to one decoration only and end with it.
         id: the 8 bytes that every key of this namespace begins with: the same in every process for a
             name, random for a private one.
+        maker: the pid of the process that decorated a private one.
     """
 
     name: str
     version: bytes
     private: bool
     id: bytes
+    maker: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def declare(
     found_by = name or _import_name(innermost)
     public = Namespace(found_by, stated, private=False, id=_namespace_id(found_by)) if found_by else None
     shown = found_by or f"{qualified_name(type(innermost))} object"
-    private = Namespace(shown, stated, private=True, id=os.urandom(NAMESPACE_BYTES))
+    private = Namespace(shown, stated, private=True, id=os.urandom(NAMESPACE_BYTES), maker=os.getpid())
     return Declared(public, private, named=name is not None)
 
 

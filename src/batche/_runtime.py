@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from batche import _places
+from batche.errors import StoreError
 
 if sys.platform != "win32":
     import fcntl
@@ -79,6 +80,8 @@ class _Process:
         self.known: set[Path] = set()
         self.callbacks: list[Callable[[], object]] = []
         self.leaves = False
+        self.left = 0
+        """The process that has left for good: it is about to end, and nobody would remove what it made now."""
 
 
 _this = _Process()
@@ -89,12 +92,15 @@ def join() -> RuntimePlace:
 
     About a microsecond when nothing is to be done: call it again after a fork and before an environment is
     opened, because a child may have been given another key than the process it was forked from (a
-    forkserver's is), and a daemon may have closed the descriptor. `StoreError`: no directory takes the place.
+    forkserver's is), and a daemon may have closed the descriptor. `StoreError`: no directory takes the place, or this
+    process is about to end.
     """
     _places.require_locks("the runtime place")
     name = _name(bytes(process.current_process().authkey), os.geteuid())
     place = _membership(name)
     if place is None:
+        if _this.left == os.getpid():
+            raise StoreError("the runtime place", "was left, because this process is about to end")
         with _this.lock:
             place = _membership(name) or _join(name)
     return place
@@ -332,7 +338,13 @@ def _arrange_leaving() -> None:
 
 def _leave_when_ended(_: object) -> None:
     """A forked `multiprocessing` child ends without `atexit`, and drops the finalizers that it inherited."""
-    util.Finalize(None, leave, exitpriority=_AFTER_CHILDREN_ENDED)
+    util.Finalize(None, _leave_for_good, exitpriority=_AFTER_CHILDREN_ENDED)
+
+
+def _leave_for_good() -> None:
+    """The last thing that is sure to run; handlers that come after it, and daemon threads, do without the place."""
+    _this.left = os.getpid()
+    leave()
 
 
 def _before_fork() -> None:

@@ -389,6 +389,78 @@ def test_a_join_from_an_exit_handler_is_left_again(roots: Roots) -> None:
     assert roots.left() == []
 
 
+def test_who_calls_once_the_process_has_left_for_good_computes_and_makes_no_place(roots: Roots) -> None:
+    """A handler that was registered before `multiprocessing` was imported comes last."""
+    shown = roots.run("""
+        from batche import cache_batch_variable
+
+        def late():
+            show(plus_one([1]), plus_one([2]))
+
+        from multiprocessing import util
+        atexit.unregister(util._exit_function)
+        atexit.register(late)
+        atexit.register(util._exit_function)
+
+        @cache_batch_variable("numbers", name="plus_one")
+        def plus_one(numbers):
+            return [number + 1 for number in numbers]
+
+        plus_one([1])
+    """)
+    assert shown == ["[2] [3]"]
+    assert roots.left() == []
+
+
+PRIVATE = """
+from batche import cache_batch_variable
+
+def made():
+    @cache_batch_variable("numbers")
+    def plus_one(numbers):
+        show("computed", *numbers)
+        return [number + 1 for number in numbers]
+    return plus_one
+
+def entries():
+    store = keeps.store
+    return store._opened.lmdb.read(lambda transaction: sum(key[:1] == b"e" for key, _ in transaction.cursor()))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_entries_of_a_private_function_go_with_the_process_that_made_it(roots: Roots, method: str) -> None:
+    shown = roots.run(PRIVATE + textwrap.dedent(f"""
+        def child():
+            function = made()
+            function([1, 2, 3])
+
+        if __name__ == "__main__":
+            keeps = made()
+            keeps([1])
+            for _ in range(2):
+                started = mp.get_context({method!r}).Process(target=child)
+                started.start()
+                started.join()
+            show(entries(), keeps([1]))
+    """))  # fmt: skip
+    assert shown == ["computed 1", "computed 1 2 3", "computed 1 2 3", "1 [2]"]
+    assert roots.left() == []
+
+
+def test_children_share_a_private_function_of_their_parent_whatever_the_environment_says(roots: Roots) -> None:
+    """Its entries are in the runtime place, which the parent keeps between them though it never calls."""
+    shown = roots.run("os.environ['BATCHE_STORE'] = str(Path(os.environ['TMPDIR']) / 'store')" + PRIVATE + """
+keeps = made()
+for _ in range(2):
+    started = mp.get_context("fork").Process(target=keeps, args=([1],))
+    started.start()
+    started.join()
+""")  # fmt: skip
+    assert shown == ["computed 1"]
+    assert roots.left() == []
+
+
 def test_callbacks_run_first_and_one_that_fails_stops_nothing(roots: Roots) -> None:
     with roots.start("""
         place = _runtime.join()
