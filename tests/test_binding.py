@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from batche import CodecError, StoreError, _binding, _runtime, cache_batch_variable
-from batche._binding import Copies, Kept, wakeups_of
+from batche._binding import Copies, Kept, private, wakeups_of
 from batche._places import named_place
-from batche._private import private
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
 from batche.stores.null import NullStore

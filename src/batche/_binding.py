@@ -21,7 +21,7 @@ from batche import _places, _runtime
 from batche._keys import Keyer
 from batche._namespace import Namespace
 from batche._ownership import IMMUTABLE, read_only
-from batche._private import private
+from batche._private import Private
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._wakeups import Wakeups
@@ -204,19 +204,24 @@ def require_name(function: str, namespace: Namespace, *, outlives: bool) -> None
 def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) -> Store:
     limits = Limits(stated.maxsize, stated.max_bytes, stated.when)
     if namespace.private:
-        private.use(namespace.id, namespace.maker, _open_private)
+        private.use(namespace.id, namespace.maker)
         private.discard()
         return LmdbStore.of_function(_runtime_path, PRIVATE, limits)
     find, persists = partial(_runtime.open_place, where), where.kind == "path"
     return LmdbStore.of_function(find, namespace.id.hex(), limits, persists=persists, name=namespace.name)
 
 
-def _open_private() -> LmdbStore:
-    return LmdbStore.of_function(_runtime_path, PRIVATE, Limits())
+def _open_private() -> LmdbStore | None:
+    there = (_runtime_path() / PRIVATE).exists()
+    return LmdbStore.of_function(_runtime_path, PRIVATE, Limits()) if there else None
 
 
 def _runtime_path() -> Path:
     return _runtime.join().path
+
+
+private: Final = Private(_open_private)
+"""The private functions of this process."""
 
 
 def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:

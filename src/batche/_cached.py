@@ -19,7 +19,6 @@ from batche._names import adopt_program, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._options import refuse_generator, stated
 from batche._plan import Plan, split
-from batche._private import private
 from batche._putting import PutRun
 from batche._reference import owner_of, reference_to
 from batche._reports import Reports
@@ -64,7 +63,7 @@ class Cached(Generic[P, R]):
         self._reference = reference_to(self, function)
         _check_early(self._signature.name, self._declared, self._stated)
         if declared is None:  # not a copy that came from a pickle
-            weakref.finalize(self, private.orphan, self._declared.private.id, os.getpid()).atexit = False
+            weakref.finalize(self, _binding.private.orphan, self._declared.private.id, os.getpid()).atexit = False
         if self._may_be_at_runtime_place():
             _join_quietly()
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from batche import _binding
 from batche._binding import FOREVER
 from batche._binding import Bound as Binding
 from batche._cached import Cached
@@ -21,7 +22,6 @@ from batche._hooks import hooks
 from batche._methods import AsyncCachedMethod, CachedMethod
 from batche._namespace import Declared
 from batche._plan import split
-from batche._private import private
 from batche._signature import Bound
 from batche._steps import Delete, Read
 from batche._types import CacheInfo
@@ -54,8 +54,8 @@ class CachedFunction(Cached[P, R]):
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
-            if private.orphans:
-                private.discard()
+            if _binding.private.orphans:
+                _binding.private.discard()
             results = drive(run, partial(self._compute, bound))
         return results  # type: ignore[return-value]  # the answer is always a list
 

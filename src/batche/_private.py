@@ -21,19 +21,21 @@ from batche.errors import StoreError
 
 
 class Forgetful(Protocol):
-    """The store of all private functions of a place."""
+    """The store of all private functions of the runtime place."""
 
     def forget(self, namespace: bytes, /) -> bool:
         """Remove all that is kept for ``namespace``, unless another living process counts in it; whether it is gone."""
 
 
-Open: TypeAlias = Callable[[], Forgetful]
+Open: TypeAlias = Callable[[], Forgetful | None]
+"""Opens it; `None` where nobody has made it yet."""
 
 
-class _Private:
+class Private:
     """What this process knows of its private functions; a forked child begins with none."""
 
-    def __init__(self) -> None:
+    def __init__(self, opens: Open) -> None:
+        self._open = opens
         self._leaves = False
         self.after_fork()
         renew_after_fork(self)
@@ -42,12 +44,10 @@ class _Private:
         self.orphans: deque[bytes] = deque()
         self.used: dict[bytes, int] = {}
         """The namespaces that were used here, and the pids of their makers."""
-        self.open: Open | None = None
 
-    def use(self, namespace: bytes, maker: int, opens: Open) -> None:
+    def use(self, namespace: bytes, maker: int) -> None:
         """Note that the function of ``namespace``, which process ``maker`` decorated, is used here."""
         self.used[namespace] = maker
-        self.open = opens
         if not self._leaves:
             self._leaves = True
             _runtime.on_leave(self.leave)
@@ -57,7 +57,7 @@ class _Private:
 
         Only in the process that decorated it: the copies of its children come and go with their tasks.
         """
-        if os.getpid() == maker and namespace in self.used:
+        if os.getpid() == maker:
             self.orphans.append(namespace)
 
     def discard(self) -> None:
@@ -79,10 +79,9 @@ class _Private:
                 self.used[namespace] = maker
 
     def _forget(self, namespace: bytes) -> bool:
-        if self.open is None:
-            return False
         try:
-            return self.open().forget(namespace)
+            store = self._open()
+            return store is None or store.forget(namespace)
         except StoreError:
             return False  # what is left does no harm, and goes with the place
 
@@ -98,7 +97,3 @@ def _has_ended(maker: int) -> bool:
     except OSError:
         return False
     return False
-
-
-private = _Private()
-"""One for a process."""

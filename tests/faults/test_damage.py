@@ -59,8 +59,10 @@ def named(value: object) -> str:
     return getattr(value, "__name__", str(value))
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+def warnings(caplog: pytest.LogCaptureFixture, directory: Path) -> list[str]:
+    """What was told of stores in ``directory``: those of earlier tests may be looked after still."""
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    return [message for message in told if str(directory) in message]
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -88,7 +90,7 @@ def test_a_damaged_environment_is_set_aside(
     assert doubling(3, 2, 1)
     assert set_aside(place) == ["damaged-1"]
     assert digests(environment.with_name(f"{environment.name}.damaged-1")) == before
-    (warning,) = warnings(caplog)
+    (warning,) = warnings(caplog, tmp_path)
     assert "damaged-1, which you may delete" in warning
     assert Doubling(place)(1, 2, 3)
 
@@ -100,7 +102,7 @@ def test_what_does_no_harm_is_used(
     place = tmp_path / "place"
     inject(fill(place, 1, 2, 3) / name)
     assert Doubling(place)(1, 2, 3)
-    assert warnings(caplog) == []
+    assert warnings(caplog, tmp_path) == []
 
 
 @pytest.mark.parametrize(("name", "inject"), WORKERS, ids=named)
@@ -114,7 +116,7 @@ def test_a_damaged_table_of_workers_costs_no_entries(
     assert doubling(1, 2, 3)
     assert not doubling(4)
     assert doubling.function.cache_info()[:2] == (3, 4)
-    assert len(warnings(caplog)) == 1
+    assert len(warnings(caplog, tmp_path)) == 1
     assert set(set_aside(place)) == {"damaged-1"}
 
 
@@ -152,7 +154,7 @@ def test_a_shared_store_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureF
     store = LmdbStore(place)
     assert use(store, range(5)) == [0, 1, 2, 3, 4]
     assert use(store, range(5)) == []
-    assert len(warnings(caplog)) == 1
+    assert len(warnings(caplog, tmp_path)) == 1
 
 
 def test_an_environment_that_is_no_directory_is_set_aside(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_format_in_use_by_another_version_is_left_alone(tmp_path: Path, caplog
         assert not doubling(1)
         assert not doubling(1)
         assert set_aside(place) == []
-        (warning,) = warnings(caplog)
+        (warning,) = warnings(caplog, tmp_path)
         assert "format 99), which is using it: upgrade" in warning
 
 
@@ -326,7 +328,7 @@ def test_a_flipped_record_that_all_depend_on_ends_the_environment(
     until(lambda: set_aside(place) == ["damaged-1"] or doubling(random.randrange(1 << 60)), "it is set aside")
     assert not doubling(1)
     assert doubling(1)
-    assert len(warnings(caplog)) <= 2
+    assert len(warnings(caplog, tmp_path)) <= 2
 
 
 # ---- found while it is open ----
@@ -350,7 +352,7 @@ def test_what_lmdb_finds_corrupted_is_set_aside(tmp_path: Path, caplog: pytest.L
     doubling(1)
     damage_root(doubling.function.store)  # type: ignore[arg-type]  # it is an LmdbStore
     assert not doubling(1)
-    assert "Corrupted" in warnings(caplog)[0]
+    assert "Corrupted" in warnings(caplog, tmp_path)[0]
     until(lambda: doubling(1), "caching resumes")
     assert set_aside(place) == ["damaged-1"]
 
@@ -431,7 +433,7 @@ def test_what_is_taken_away_while_it_is_open_is_noticed(
     store = doubling.function.store
     assert isinstance(store, LmdbStore)
     assert open_place(place) is store._opened.place, "two tables of one process would give out the same rows"
-    assert len(warnings(caplog)) == 1
+    assert len(warnings(caplog, tmp_path)) == 1
 
 
 @pytest.mark.parametrize("inject", [remove_place, remove_environment, replace_file("data.mdb")], ids=named)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import resource
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ _truth = [OLD]
 _under_way: list[None] = []
 
 
-@cache
+@lru_cache(maxsize=4)  # a test has a new path for each of many cases, and a fork closes all that is open
 def open_store(path: Path) -> LmdbStore:
     return LmdbStore(path)
 
