@@ -25,7 +25,7 @@ from batche._private import Private
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._wakeups import Wakeups
-from batche.codecs import Codec
+from batche.codecs import Codec, format_name
 from batche.errors import CodecError, SignatureError, StoreError
 from batche.stores.base import Store
 from batche.stores.mapping import MappingStore
@@ -145,7 +145,8 @@ def _bound_to(
     settings = Settings(
         function, namespace.id, store, codec, wakeups_of(store), reports, strict=stated.strict, **stated.calls
     )
-    return Bound(Keyer(namespace.id, namespace.version, stated.key), settings, until)
+    version = namespace.version + (format_name(stated.codec) if store.encoded else b"")
+    return Bound(Keyer(namespace.id, version, stated.key), settings, until)
 
 
 def _open_or_begin_anew(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:

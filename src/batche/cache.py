@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar, overload
 from batche import _binding, _places, _runtime
 from batche._capacity import limits
 from batche._entries import PIECE, Entries
+from batche._framing import framed_text
 from batche._namespace import Namespace
 from batche._options import nanoseconds
 from batche._reports import Reports
 from batche._stores import Given, refuse_limits_beside, resolved_store, stated_store
 from batche._types import MISS, NAMESPACE_BYTES, CacheInfo
-from batche.codecs import Codec
+from batche.codecs import Codec, format_name
 from batche.codecs import codec as codec_of
 from batche.errors import StoreError
 
@@ -43,7 +44,7 @@ class Cache(MutableMapping[K, V]):
     Args:
         store: as for `cache_batch_variable`: `None`, a path, ``"shm://name"``, ``"off"``, a mapping, or a `Store`. A
             mapping's own order and limits hold; in one that is not a dict, telling values by iteration is a use.
-        name: caches of one name in one place are one cache.
+        name: caches of one name in one place are one cache; with a `Codec` of your own, those of its name too.
         maxsize: most entries; `None`: no limit by count; 0: nothing is kept.
         max_bytes: most bytes, keys and index included; an int or ``"512MiB"``. `None`: by what is free.
         ttl: seconds after which an entry is gone, counted from its storing by wall clock, never extended by a use.
@@ -92,12 +93,13 @@ class Cache(MutableMapping[K, V]):
         }
         most_entries, most_bytes = limits(maxsize, max_bytes)
         self._lifetime = nanoseconds("ttl", ttl, least=1)
-        self._namespace = Namespace(f"Cache {name!r}", b"cache", private=False, id=_namespace_id(name))
+        made = codec_of(codec)
+        self._namespace = Namespace(f"Cache {name!r}", b"cache", private=False, id=_namespace_id(name, made))
         self._stated = _binding.Stated(
             store=stated_store(resolved),
             maxsize=most_entries,
             max_bytes=most_bytes,
-            codec=codec_of(codec),
+            codec=made,
             key=None,
             strict=True,
             calls={"copy": True},
@@ -298,8 +300,10 @@ def _rebuild(cls: type[Cache[Any, Any]], configuration: dict[str, Any]) -> Cache
     return cls(**configuration)
 
 
-def _namespace_id(name: str) -> bytes:
-    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=NAMESPACE_BYTES, person=b"batche cache").digest()
+def _namespace_id(name: str, codec: Codec) -> bytes:
+    """The codec is in it, and not only in the keys, so that iteration meets no entry of another format."""
+    named = framed_text(name) + format_name(codec)
+    return blake2b(named, digest_size=NAMESPACE_BYTES, person=b"batche cache").digest()
 
 
 def _pairs_of(other: Any) -> Iterable[tuple[Any, Any]]:

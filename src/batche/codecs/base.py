@@ -26,11 +26,13 @@ class Codec(Protocol):
     memory with the first or with another decoding. A value for which that cannot be is a
     [`CodecError`][batche.CodecError] from ``encode``; bytes that ``encode`` did not write are one from
     ``decode``. Both methods are called from any thread, and must not keep state between calls.
+
+    Another format needs another name: entries are found again by codecs of one name, and are taken to be in one format.
     """
 
     @property
     def name(self) -> str:
-        """What errors and ``cache_parameters()`` call it."""
+        """What errors call it, and a part of the keys: what a codec of another name has stored is a miss."""
         ...
 
     def encode(self, value: Any, /) -> bytes:

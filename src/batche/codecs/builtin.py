@@ -105,6 +105,7 @@ class AutoCodec:
 
 
 _CODECS: Final[dict[str, Codec]] = {"auto": AutoCodec(), "msgpack": MsgpackCodec(), "pickle": PickleCodec()}
+_KINDS: Final = frozenset(map(type, _CODECS.values()))
 
 
 def codec(spec: str | Codec) -> Codec:
@@ -115,10 +116,20 @@ def codec(spec: str | Codec) -> Codec:
     """
     if isinstance(spec, str) and spec in _CODECS:
         return _CODECS[spec]
-    if isinstance(spec, Codec) and not isinstance(spec, type | str):
+    if isinstance(spec, Codec) and not isinstance(spec, type | str) and isinstance(spec.name, str):
         return spec
     choices = ", ".join(map(repr, _CODECS))
     raise ValueError(f"codec={spec!r}: expected {choices}, or an object with name, encode(value) and decode(data)")
+
+
+def is_builtin(given: Codec) -> bool:
+    """Whether a codec is one of the library's, which tell each other's formats apart; one derived from them is not."""
+    return type(given) in _KINDS
+
+
+def format_name(given: Codec) -> bytes:
+    """What a codec's format is called in keys: nothing for the library's, whose entries are shared."""
+    return b"" if is_builtin(given) else b"codec " + given.name.encode("utf-8", "surrogatepass")
 
 
 def _decode_tagged(data: bytes) -> Any:
