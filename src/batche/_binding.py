@@ -25,7 +25,7 @@ from batche._private import Private
 from batche._reports import Reports
 from batche._settings import Settings
 from batche._wakeups import Wakeups
-from batche.codecs import Codec, format_name
+from batche.codecs import Codec, format_name, held
 from batche.errors import CodecError, SignatureError, StoreError
 from batche.stores.base import Store
 from batche.stores.mapping import MappingStore
@@ -171,7 +171,8 @@ def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
 def _codec(store: Store, stated: Stated) -> Codec:
     copies = stated.calls["copy"]
     if store.encoded:
-        return stated.codec if copies else ReadOnly(stated.codec)
+        codec = held(stated.codec)
+        return codec if copies else ReadOnly(codec)
     if isinstance(store, NullStore):
         return Kept()
     return Copies() if copies else Shared()

@@ -31,7 +31,7 @@ class MsgpackCodec:
         try:
             return _pack(value, True)
         except Exception as error:
-            raise _encode_error(self.name, value, error) from error
+            raise encode_error(self.name, value, error) from error
 
     def decode(self, data: bytes, /) -> Any:
         """The value of a record, sharing memory with nothing; `CodecError` for any other bytes."""
@@ -41,7 +41,7 @@ class MsgpackCodec:
                 return unpackb(data, ext_hook=_leaf, strict_map_key=False, unicode_errors="surrogatepass")
             return _decode_tagged(data)
         except Exception as error:
-            raise _decode_error(self.name, error) from error
+            raise decode_error(self.name, error) from error
 
 
 class PickleCodec:
@@ -59,7 +59,7 @@ class PickleCodec:
         try:
             return pickles.pack(value)
         except Exception as error:
-            raise _encode_error(self.name, value, error) from error
+            raise encode_error(self.name, value, error) from error
 
     def decode(self, data: bytes, /) -> Any:
         """The value of a record; `CodecError` for any other bytes."""
@@ -68,7 +68,7 @@ class PickleCodec:
                 raise Refused("not a pickle")
             return pickles.unpack(data)
         except Exception as error:
-            raise _decode_error(self.name, error) from error
+            raise decode_error(self.name, error) from error
 
 
 class AutoCodec:
@@ -89,7 +89,7 @@ class AutoCodec:
         try:
             return pickles.pack(value)
         except Exception as error:
-            raise _encode_error(self.name, value, error) from error
+            raise encode_error(self.name, value, error) from error
 
     def decode(self, data: bytes, /) -> Any:
         """The value of a record, sharing memory with nothing; `CodecError` for any other bytes."""
@@ -101,7 +101,7 @@ class AutoCodec:
                 return pickles.unpack(data)
             return _decode_tagged(data)
         except Exception as error:
-            raise _decode_error(self.name, error) from error
+            raise decode_error(self.name, error) from error
 
 
 _CODECS: Final[dict[str, Codec]] = {"auto": AutoCodec(), "msgpack": MsgpackCodec(), "pickle": PickleCodec()}
@@ -143,11 +143,13 @@ def _decode_tagged(data: bytes) -> Any:
     raise Refused("a pickle, which this codec never loads" if tag == PICKLE else "an unknown format")
 
 
-def _encode_error(name: str, value: Any, error: Exception) -> CodecError:
+def encode_error(name: str, value: Any, error: Exception) -> CodecError:
+    """What the codec of this name says of a value with which ``error`` came up."""
     if isinstance(error, Refused):
         return CodecError(name, str(error))
     return CodecError(name, f"cannot encode {type(value).__qualname__}: {type(error).__name__}: {error}")
 
 
-def _decode_error(name: str, error: Exception) -> CodecError:
+def decode_error(name: str, error: Exception) -> CodecError:
+    """What the codec of this name says of bytes with which ``error`` came up."""
     return CodecError(name, f"cannot decode: {str(error) or type(error).__name__}")
