@@ -55,7 +55,9 @@ def test_the_batch_is_named_by_text(name: Any) -> None:
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"maxsize": -1}, ValueError, "maxsize must be 0 or more, or None for no limit by count, not -1"),
     ({"maxsize": True}, ValueError, "maxsize must be 0 or more.*not True"),
-    ({"maxsize": 1.0}, ValueError, "maxsize must be 0 or more.*not 1.0"),
+    ({"maxsize": 1.5}, ValueError, "maxsize must be 0 or more.*not 1.5"),
+    ({"maxsize": float("nan")}, ValueError, "maxsize must be 0 or more.*not nan"),
+    ({"maxsize": float("-inf")}, ValueError, "maxsize must be 0 or more.*not -inf"),
     ({"maxsize": "10"}, ValueError, "maxsize must be 0 or more.*not '10'"),
     ({"max_bytes": -1}, ValueError, "a size is a number of bytes.*not -1"),
     ({"max_bytes": "many"}, ValueError, "like '512MiB'.*not 'many'"),

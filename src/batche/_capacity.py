@@ -8,13 +8,14 @@ of such a file system is the least of its own, of the machine's and of what ever
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple, SupportsIndex
+from typing import Final, NamedTuple
+
+from batche._numbers import real, whole
 
 LARGEST_DEFAULT: Final = 4 * 2**30
 PROC: Final = Path("/proc")
@@ -36,9 +37,10 @@ def parse_size(size: object) -> int:
     """
     if isinstance(size, str):
         return _parse_text(size)
-    if isinstance(size, bool) or not isinstance(size, SupportsIndex) or operator.index(size) < 0:
+    number = whole(size)
+    if number is None or number < 0:
         raise _not_a_size(size)
-    return operator.index(size)
+    return number
 
 
 def _parse_text(size: str) -> int:
@@ -57,9 +59,17 @@ def _not_a_size(size: object) -> ValueError:
 
 def limits(maxsize: object, max_bytes: object) -> tuple[int | None, int | None]:
     """Check limits as a user writes them. `ValueError` for what they cannot be."""
-    if maxsize is not None and (isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 0):
-        raise ValueError(f"maxsize must be 0 or more, or None for no limit by count, not {maxsize!r}")
-    return maxsize, None if max_bytes is None else parse_size(max_bytes)
+    return _most_entries(maxsize), None if max_bytes is None else parse_size(max_bytes)
+
+
+def _most_entries(maxsize: object) -> int | None:
+    """A whole number, written as ``1e5`` too; infinity is no limit, as `None`."""
+    number = None if maxsize is None else whole(maxsize, or_float=True)
+    if number is not None and number >= 0:
+        return number
+    if maxsize is None or real(maxsize) == float("inf"):
+        return None
+    raise ValueError(f"maxsize must be 0 or more, or None for no limit by count, not {maxsize!r}")
 
 
 def default_max_bytes(path: str | os.PathLike[str], proc: Path = PROC) -> int:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    SupportsFloat,
+    SupportsIndex,
+    TypeVar,
+    overload,
+)
 
 from batche._function import AsyncCachedFunction, CachedFunction, cached
 from batche._options import checked
@@ -42,20 +53,20 @@ class Decorate(Protocol):
 
 def cache_batch_variable(
     batch_variable_name: str | tuple[str, ...],
-    maxsize: int | None = None,
+    maxsize: float | SupportsIndex | None = None,
     *,
-    max_bytes: int | str | None = None,
-    ttl: float | None = None,
+    max_bytes: SupportsIndex | str | None = None,
+    ttl: SupportsFloat | None = None,
     store: Given = None,
     name: str | None = None,
     version: str | None = None,
     key: Callable[[Any], object] | None = None,
     ignore: Iterable[str] = (),
-    batch_size: int | None = None,
+    batch_size: SupportsIndex | None = None,
     codec: str | Codec = "auto",
     copy: bool = True,
     cache_if: Callable[[Any, Any], object] | None = None,
-    wait_timeout: float | None = None,
+    wait_timeout: SupportsFloat | None = None,
     validate: bool = False,
     on_failed: Literal["raise", "return"] = "raise",
     strict: bool = False,
@@ -97,7 +108,7 @@ def cache_batch_variable(
     Args:
         batch_variable_name: the parameter that holds the batch; a tuple of names for several aligned batches, where an
             item is the tuple across them.
-        maxsize: most entries, exact LRU; `None`: no limit by count; 0: nothing is cached.
+        maxsize: most entries, exact LRU; `None`, or infinity: no limit by count; 0: nothing is cached.
         max_bytes: most bytes of entries, keys and index included; an int or ``"512MiB"``. `None`: a quarter of what
             is free, at most 4 GiB; `cache_parameters` shows it.
         ttl: seconds after its storing, by the wall clock, for which an entry counts; a hit does not prolong it.

@@ -8,6 +8,7 @@ from typing import Any
 from batche import _binding
 from batche._capacity import limits
 from batche._coroutines import is_async_generator
+from batche._numbers import real, whole
 from batche._stores import refuse_limits_beside, resolved_store, stated_store
 from batche._validation import Checks
 from batche.codecs import codec as codec_of
@@ -71,24 +72,28 @@ def stated(options: dict[str, Any], checks: Checks | None = None) -> _binding.St
     )
 
 
-def nanoseconds(option: str, seconds: float | None, least: int = 0) -> int | None:
+def nanoseconds(option: str, seconds: object, least: int = 0) -> int | None:
     """A number of seconds, `None` for one without end. ``least`` is the smallest result.
 
     Raises:
         ValueError: it is no number, or too small.
     """
-    if seconds is None or seconds == float("inf"):
+    if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds * _SECOND >= least:
+    number = real(seconds)
+    if number is None or not number * _SECOND >= least:
         more = "more than 0" if least else "0 or more"
         raise ValueError(f"{option}={seconds!r}: expected seconds, {more}, or None for no limit")
-    return round(seconds * _SECOND)
+    return None if number == float("inf") else round(number * _SECOND)
 
 
-def _batch_size(size: int | None) -> int | None:
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+def _batch_size(size: object) -> int | None:
+    if size is None:
+        return None
+    number = whole(size)
+    if number is None or number < 1:
         raise ValueError(f"batch_size={size!r}: expected 1 or more items, or None for all at once")
-    return size
+    return number
 
 
 def _require_names(names: object) -> None:

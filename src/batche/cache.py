@@ -8,7 +8,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, SupportsFloat, SupportsIndex, TypeVar, overload
 
 from batche import _binding, _places, _runtime
 from batche._capacity import limits
@@ -74,9 +74,9 @@ class Cache(MutableMapping[K, V]):
         store: Given = None,
         *,
         name: str = "default",
-        maxsize: int | None = None,
-        max_bytes: int | str | None = None,
-        ttl: float | None = None,
+        maxsize: float | SupportsIndex | None = None,
+        max_bytes: SupportsIndex | str | None = None,
+        ttl: SupportsFloat | None = None,
         codec: str | Codec = "auto",
     ) -> None:
         if not isinstance(name, str) or not name:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 from batche._capacity import limits, scarce
 from batche._places import BegunAnewError, as_store_error, path_place
@@ -65,8 +65,8 @@ class LmdbStore:
         self,
         path: str | os.PathLike[str],
         *,
-        maxsize: int | None = None,
-        max_bytes: int | str | None = None,
+        maxsize: float | SupportsIndex | None = None,
+        max_bytes: SupportsIndex | str | None = None,
         durable: bool = False,
     ) -> None:
         stated = Limits(*limits(maxsize, max_bytes))
