@@ -516,3 +516,21 @@ def test_warming_takes_aligned_batches_and_refuses_a_single_text(where: dict[str
     assert f.cache_warm(iter(["a", "b"]), (label for label in [1, 2])) == 2
     with pytest.raises(SignatureError, match="a list of items, not a str"):
         f.cache_warm("ab", [1, 2])
+    with pytest.raises(SignatureError, match="a list of items, not a set"):
+        f.cache_warm({"a", "b"}, [1, 2])
+
+
+@pytest.mark.parametrize("batch", [{1, 2}, frozenset([1, 2]), {1: "a", 2: "b"}.keys()])
+def test_warming_takes_a_batch_without_an_order_which_a_call_does_not(where: dict[str, Any], batch: Any) -> None:
+    f, _ = made(where)
+    with pytest.raises(SignatureError, match=r"f\(sorted\(xs\)\)"):
+        f(batch)
+    assert f.cache_warm(batch) == 2
+    assert f.cache_contains([1, 2]) == [True, True]
+
+
+@pytest.mark.parametrize("batch", ["ab", b"ab", {1: 2}, 5, np.array(5)])
+def test_warming_refuses_what_is_most_likely_one_item(where: dict[str, Any], batch: Any) -> None:
+    f, _ = made(where)
+    with pytest.raises(SignatureError, match=r"for one item x write f\(\[x\]\)"):
+        f.cache_warm(batch)

@@ -420,6 +420,26 @@ def test_every_call_is_bound_as_python_binds_it(function: Any, args: Any, kwargs
 # Batches and results.
 
 
+class Indexed:
+    """As a map-style data set is: a length, and items by their indices."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[index]
+
+
+class Endless(Indexed):
+    """One that does not say where it ends: it makes an item of any index."""
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[index % len(self)]
+
+
 @pytest.mark.parametrize(
     ("batch", "items"),
     [
@@ -430,6 +450,8 @@ def test_every_call_is_bound_as_python_binds_it(function: Any, args: Any, kwargs
         (np.array([1, 2]), [1, 2]),
         (collections.deque("ab"), ["a", "b"]),
         ([], []),
+        (Indexed([1, 2]), [1, 2]),
+        (Endless([1, 2]), [1, 2]),
     ],
 )
 def test_any_ordered_iterable_is_a_batch(batch: Any, items: Any) -> None:
@@ -443,7 +465,16 @@ def test_the_items_are_a_list_of_their_own() -> None:
     assert items == ["a"]
 
 
-@pytest.mark.parametrize("batch", ["ab", b"ab", bytearray(b"ab"), {"a": 1}, {"a"}, frozenset("a"), {}.keys(), 3, None])
+class Closed(Indexed):
+    """One that says that it is not to be iterated over."""
+
+    __iter__ = None
+
+
+@pytest.mark.parametrize(
+    "batch",
+    ["ab", b"ab", bytearray(b"ab"), {"a": 1}, {"a"}, frozenset("a"), {}.keys(), 3, None, np.array(3), Closed([1])],
+)
 def test_one_item_or_a_set_is_no_batch(batch: Any) -> None:
     with pytest.raises(SignatureError, match=r"texts must be a valid argument.*write f\(\[x\]\)"):
         items_of(batch, "f", "texts")

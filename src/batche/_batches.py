@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Set
+from itertools import islice
 from typing import Any, Final
 
 from batche.errors import ResultLengthError, SignatureError
 
-_NO_BATCH: Final = (str, bytes, bytearray, memoryview, Mapping, Set)
+_ONE_ITEM: Final = (str, bytes, bytearray, memoryview, Mapping)
+_NO_BATCH: Final = (*_ONE_ITEM, Set)
 
 
 def items_of(batch: Any, function_name: str, variable: str = "the batch") -> list[Any]:
     """The items of a batch, in a new list: later changes of the caller's list do not reach the call.
 
-    Any iterable is a batch, but a `str`, bytes, a mapping or a set: the first three are most likely one
+    What `iter` takes is a batch, but a `str`, bytes, a mapping or a set: the first three are most likely one
     item, and a set has no order to give results in.
 
     Raises:
-        SignatureError: it is one of those, or no iterable.
+        SignatureError: it is one of those, or cannot be iterated over.
     """
     if type(batch) is list:
         return batch.copy()
-    check_batch(batch, function_name, variable)
-    return list(batch)
+    return list(iterated(batch, function_name, variable))
 
 
-def check_batch(batch: Any, function_name: str, variable: str) -> None:
-    """Refuse what is no batch: see `items_of`."""
-    if isinstance(batch, _NO_BATCH) or not hasattr(type(batch), "__iter__"):
+def iterated(batch: Any, function_name: str, variable: str, *, ordered: bool = True) -> Iterator[Any]:
+    """The items of a batch, as they are asked for: see `items_of`. Where order does not matter, a set is one too."""
+    if isinstance(batch, _NO_BATCH if ordered else _ONE_ITEM) or not _is_iterable(batch):
         raise SignatureError(
             function_name,
             f"{variable} must be a valid argument of the batch function: a list of items, not "
             f"{_described(batch)}; for one item x write f([x]), for an unordered collection f(sorted(xs))",
         )
+    if hasattr(type(batch), "__iter__") or not hasattr(type(batch), "__len__"):
+        return iter(batch)
+    return islice(batch, len(batch))  # what has only indices may not say itself where they end
+
+
+def _is_iterable(batch: Any) -> bool:
+    """Whether `iter` takes it, told without asking it: a stream may begin with that."""
+    way = getattr(type(batch), "__iter__", getattr(type(batch), "__getitem__", None))
+    return way is not None and getattr(batch, "ndim", 1) != 0
 
 
 def results_of(result: Any, expected: int, function_name: str) -> list[Any]:

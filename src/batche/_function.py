@@ -110,8 +110,9 @@ class CachedFunction(Cached[P, R]):
     def cache_warm(self, *args: Any, **kwargs: Any) -> int:
         """Compute the items of a batch that have no entry, a part at a time; returns how many that were.
 
-        The batch may be any iterable, of any length: it is taken in parts of 1,000, or of ``batch_size`` where that is
-        more, in constant memory. Each part is stored when it is done, so what is stopped goes on where it was.
+        The batch may be any iterable, of any length, where there is one a set or the keys of a dict too: it is taken in
+        parts of 1,000, or of ``batch_size`` where that is more, in constant memory. Each part is stored when it is
+        done, so what is stopped goes on where it was.
         Where items are `Failed`, the `BatchError` of the first part that has some is raised once all others are done;
         its indices count from the beginning of that part. (Type checkers do not check the arguments: a stream is no
         list, which the function asks for.)

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn
 
 from batche._annotations import accepts_list, is_unchecked, mentions_none, resolve, signature_of
-from batche._batches import check_batch, items_of
+from batche._batches import items_of, iterated
 from batche.errors import AnnotationError, SignatureError
 
 _BY_KEYWORD: Final = sys.maxsize
@@ -294,13 +294,15 @@ class BatchSignature:
     def parts(self, batch: Any, size: int) -> Iterator[list[Any]]:
         """The items of a bound batch that may be of any length, at most ``size`` at a time, taken as they are needed.
 
+        A single batch need not have an order: nobody is told which result is whose.
+
         Raises:
             SignatureError: it is no batch, or several batches are not of one length.
         """
         batches = (batch,) if self._variable is not None else batch
-        for part, name in zip(batches, self.variables, strict=True):
-            check_batch(part, self.name, name)
-        columns = [iter(part) for part in batches]
+        ordered = self._variable is None
+        pairs = zip(batches, self.variables, strict=True)
+        columns = [iterated(part, self.name, name, ordered=ordered) for part, name in pairs]
         while any(pieces := [list(islice(column, size)) for column in columns]):
             yield self.items(pieces[0] if self._variable is not None else tuple(pieces))
 
