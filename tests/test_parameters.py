@@ -197,6 +197,10 @@ def test_an_error_of_cache_if_is_the_callers(where: dict[str, Any]) -> None:
 # ---- on_failed ----
 
 
+class Refused(Failed):
+    """A failure of the user's own kind."""
+
+
 def test_failed_items_are_raised_and_the_good_ones_stored(where: dict[str, Any]) -> None:
     def some(items: list[int]) -> list[Any]:
         return [Failed(ValueError(item)) if item % 2 else item for item in items]
@@ -214,6 +218,26 @@ def test_failed_items_are_raised_and_the_good_ones_stored(where: dict[str, Any])
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.function, copy.indices, str(copy)) == (error.function, (1, 3), str(error))
     assert parts == [[2, 1, 4]]
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_what_is_derived_from_failed_is_a_failure_too(where: dict[str, Any], validate: bool) -> None:
+    def some(items: list[int]) -> list[int]:
+        return [Refused(ValueError(item)) if item % 2 else item for item in items]  # type: ignore[misc]  # as it is used
+
+    make = cache_batch_variable("items", **where, validate=validate)
+    f = make(some)
+    with pytest.raises(BatchError) as caught:
+        f([1, 2])
+    assert caught.value.indices == (0,)
+    assert isinstance(caught.value.results[0], Refused)
+    assert f.cache_contains([1, 2]) == [False, True]
+
+
+def test_what_is_derived_from_failed_is_returned_where_that_is_wanted(where: dict[str, Any]) -> None:
+    f, parts = made(where, lambda items: [Refused(OSError(item)) for item in items], on_failed="return")
+    assert [type(result) for result in (*f([1, 1]), *f([1]))] == [Refused] * 3
+    assert parts == [[1], [1]]
 
 
 def test_failed_items_may_be_returned_and_are_computed_again(where: dict[str, Any]) -> None:

@@ -79,8 +79,9 @@ class Results:
         """Take what the function returned for ``part``."""
         self._values.update(zip(part, values, strict=True))
         self.count("misses", len(part))
-        if Failed in set(map(type, values)):
-            self._failed.update((key, value) for key, value in zip(part, values, strict=True) if type(value) is Failed)
+        if any(issubclass(kind, Failed) for kind in set(map(type, values))):
+            pairs = zip(part, values, strict=True)
+            self._failed.update((key, value) for key, value in pairs if isinstance(value, Failed))
         if self._settings.copy:
             self._own(part, values)
         else:

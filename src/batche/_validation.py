@@ -46,7 +46,7 @@ class Checks:
         Raises:
             AnnotationError: it is not what the annotation of the result says; it names the index.
         """
-        if type(result) is not Failed:
+        if not isinstance(result, Failed):
             self._check("return", f"the result of item {index}", result)
 
     def _check(self, parameter: str, what: str, value: Any) -> None:

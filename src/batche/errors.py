@@ -167,7 +167,7 @@ class StoreError(BatcheException, OSError):
 class Failed:
     """What a batch function returns at the place of an item that it could not do, while the others are good.
 
-    Never stored; the good results are. What the caller gets is said by ``on_failed``.
+    Never stored, nor is one derived from it; the good results are. What the caller gets is said by ``on_failed``.
 
     Attributes:
         exception: why.
