@@ -120,3 +120,23 @@ def test_a_worker_without_the_main_module_can_be_told_the_program(tmp_path: Path
     pytest.importorskip("loky")
     (tmp_path / "script.py").write_text(LOKY)
     assert _printed("script.py", folder=tmp_path) == ["True"]
+
+
+@pytest.mark.parametrize(
+    ("qualname", "path"),
+    [
+        ("f", "f"),
+        ("__f", "__f"),
+        ("C.f", "C.f"),
+        ("C._f", "C._f"),
+        ("C.__f", "C._C__f"),
+        ("C.__f__", "C.__f__"),
+        ("__C.__f", "__C._C__f"),
+        ("__.__f", "__.__f"),
+        ("A.__B.__f", "A._A__B._B__f"),
+        ("make.<locals>.__f", "make.<locals>.__f"),
+        ("make.<locals>.C.__f", "make.<locals>.C._C__f"),
+    ],
+)
+def test_private_names_are_mangled_as_python_does_it(qualname: str, path: str) -> None:
+    assert _names.attribute_path(qualname) == path

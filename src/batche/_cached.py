@@ -15,7 +15,7 @@ from batche import _binding, _places
 from batche._batches import results_of
 from batche._engine import Run
 from batche._hooks import Listener, hooks
-from batche._names import adopt_program, program_name
+from batche._names import adopt_program, attribute_path, program_name
 from batche._namespace import Declared, declare, is_importable
 from batche._options import refuse_generator, stated
 from batche._plan import Plan, split
@@ -171,7 +171,7 @@ class Cached(Generic[P, R]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.__module__ not in _MAIN and is_importable(self.__wrapped__, self):
-            return self.__qualname__
+            return attribute_path(self.__qualname__)
         qualname = getattr(self, "__qualname__", "")  # a partial or a callable object has none
         return _restore, (type(self), self._reference, self._options, self._settled(), qualname, program_name())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
+from batche._names import attribute_path
 from batche._types import CacheInfo
 from batche.stores.base import Store
 
@@ -29,7 +30,8 @@ class _Method(Generic[Q, R]):
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.__self__, self.__func__.__name__)
+        owner = self.__func__.__qualname__.rpartition(".")[0]
+        return getattr, (self.__self__, attribute_path(f"{owner}.{self.__func__.__name__}").rpartition(".")[2])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)(self.__func__, deepcopy(self.__self__, memo))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise, starmap
 from types import ModuleType
 from typing import Any, Final
 
@@ -29,6 +30,21 @@ def qualified_name(obj: Any) -> str:
     several objects written there it is.
     """
     return f"{module_name(obj.__module__ or '')}:{obj.__qualname__}"
+
+
+def attribute_path(qualname: str) -> str:
+    """Return where a qualified name is found: a private method stands under its class's name too, as Python mangles it.
+
+    ``Model.__embed`` is found at ``Model._Model__embed``.
+    """
+    parts = qualname.split(".")
+    return ".".join([*parts[:1], *starmap(_mangled, pairwise(parts))])
+
+
+def _mangled(owner: str, name: str) -> str:
+    named = owner.lstrip("_")
+    is_private = name.startswith("__") and not name.endswith("__") and named and not owner.endswith(">")
+    return f"_{named}{name}" if is_private else name
 
 
 def program_name() -> str:

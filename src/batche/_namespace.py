@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
-from batche._names import module_name, qualified_name
+from batche._names import attribute_path, module_name, qualified_name
 from batche._signature import function_name
 from batche._types import NAMESPACE_BYTES
 from batche.errors import SignatureError
@@ -101,7 +101,7 @@ def is_importable(function: Callable[..., Any], wrapper: object) -> bool:
     """
     innermost = inspect.unwrap(function)
     found: Any = sys.modules.get(getattr(innermost, "__module__", None) or "")
-    for part in getattr(innermost, "__qualname__", "<none>").split("."):
+    for part in attribute_path(getattr(innermost, "__qualname__", "<none>")).split("."):
         found = inspect.getattr_static(found, part, None)
     return any(link is function or link is wrapper for link in _wrapped_chain(found))
 

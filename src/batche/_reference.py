@@ -12,6 +12,8 @@ import types
 import weakref
 from typing import Any
 
+from batche._names import attribute_path
+
 _owners: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
@@ -25,7 +27,7 @@ def reference_to(owner: Any, function: Any) -> Any:
     reference.__kwdefaults__ = function.__kwdefaults__
     functools.update_wrapper(reference, function, updated=())
     reference.__dict__ = function.__dict__.copy()  # without the __wrapped__ that this would be
-    reference.__qualname__ = f"{function.__qualname__}._reference"
+    reference.__qualname__ = f"{attribute_path(function.__qualname__)}._reference"
     _owners[reference] = weakref.ref(owner)  # weak: an owner holds its reference
     return reference
 

@@ -32,6 +32,14 @@ class Model:
     def embed(self, texts: list[str]) -> list[str]:
         return [self.name + text for text in texts]
 
+    @cache_batch_variable("texts", ignore=("self",))
+    def __embed(self, texts: list[str]) -> list[str]:
+        return [self.name + text for text in texts]
+
+    @property
+    def private(self) -> Any:
+        return self.__embed
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self.name == other.name
 
@@ -58,6 +66,15 @@ def test_a_bound_method_is_bound_to_the_instance_that_came_with_it(protocol: int
     assert bound.__self__ == Model("m")
     assert bound.__func__ is Model.embed
     assert bound(["a"]) == ["ma"]
+
+
+@protocols
+def test_a_private_method_is_found_at_the_name_that_python_gives_it(protocol: int) -> None:
+    bound = Model("m").private
+    assert pickle.loads(pickle.dumps(bound.__func__, protocol)) is bound.__func__
+    again = pickle.loads(pickle.dumps(bound, protocol))
+    assert (again.__self__, again.__func__) == (Model("m"), bound.__func__)
+    assert pickle.loads(cloudpickle.dumps(bound.__func__)) is bound.__func__
 
 
 def test_a_partial_of_a_cached_function_pickles() -> None:
@@ -147,6 +164,33 @@ def test_by_value_it_goes_to_another_program_and_finds_its_store_there(tmp_path:
         (tmp_path / name).write_text(program)
     run("writer.py", str(tmp_path / "store"), str(tmp_path / "upper.pickle"), cwd=tmp_path)
     assert run("reader.py", str(tmp_path / "upper.pickle"), cwd=tmp_path) == "[True, False] ['A', 'B'] 9 upper"
+
+
+PRIVATE = """
+import pickle
+from multiprocessing import get_context
+from batche import cache_batch_variable
+
+class Model:
+    @cache_batch_variable("texts", ignore=("self",))
+    def __embed(self, texts):
+        return [text.upper() for text in texts]
+
+    private = __embed
+
+def there(method):
+    return method(Model(), ["a"]), method.cache_contains(Model(), ["a", "b"])
+
+if __name__ == "__main__":
+    assert pickle.loads(pickle.dumps(Model.private)) is Model.private
+    with get_context("spawn").Pool(1) as pool:
+        print(there(Model.private), *pool.map(there, [Model.private]))
+"""
+
+
+def test_a_private_method_of_a_program_has_its_entries_in_the_processes_that_it_spawns(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PRIVATE)
+    assert run("program.py", cwd=tmp_path) == "(['A'], [True, False]) (['A'], [True, False])"
 
 
 LIBRARY = """
