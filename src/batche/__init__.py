@@ -1,5 +1,6 @@
 """Cache a batch function for each item, in one cache that all processes of a host share."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from batche._decorator import cache_batch_variable
@@ -41,9 +42,12 @@ __all__ = [
 ]
 
 
+if sys.platform == "win32":
+    __all__.remove("LmdbStore")  # where files cannot be locked there is no such store; all else works all the same
+
+
 def __getattr__(name: str) -> Any:
-    # Where files cannot be locked there is no such store; importing batche works all the same.
-    if name == "LmdbStore":
+    if name == "LmdbStore" and sys.platform != "win32":
         from batche.stores.lmdb import LmdbStore
 
         return LmdbStore

@@ -118,7 +118,7 @@ class ReadOnly:
 
 
 def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, before: Bound | None = None) -> Bound:
-    """Open the store of a function. Trouble is raised only where that is wanted (``strict``).
+    """Open the store of a function. Trouble is raised only where that is wanted (``strict``), or the platform has none.
 
     ``before`` is what an earlier attempt came to: a store that still cannot be opened goes on with its counts.
     """
@@ -126,7 +126,7 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
     try:
         store = _open_or_begin_anew(function, namespace, stated, reports)
     except StoreError as error:
-        if stated.strict:
+        if stated.strict or isinstance(error, _places.NoLocksError):
             raise
         reports.once(f"store: {error.problem}", f"computing without a store: {error}")
         store, until = _stand_in(error, before), time.monotonic() + _RETRY
@@ -228,7 +228,7 @@ private: Final = Private(_open_private)
 
 def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> Store:
     if where.kind != "runtime":
-        raise StoreError(str(where), "needs files that can be locked and mapped, which this platform does not have")
+        _places.require_locks(str(where))
     reports.once("platform", "this platform cannot share a cache between processes; each keeps its own")
     return MappingStore(maxsize=stated.maxsize)
 

@@ -305,12 +305,18 @@ class BegunAnewError(StoreError):
     """The store was damaged and set aside, or removed or replaced: from now on it is another, which can be used."""
 
 
+class NoLocksError(StoreError):
+    """This platform has no places: what is stated can never work here, so nothing computes in silence without it."""
+
+
 def as_store_error(store: str) -> translated:
     """Let what the system says about directories and locks leave the ``with`` as a `StoreError` about ``store``."""
     return translated(OSError, partial(store_error, store))
 
 
 def require_locks(store: str) -> None:
-    """`StoreError` where the platform cannot lock or check files as a place needs it (Windows)."""
+    """`NoLocksError` where the platform cannot lock or check files as a place needs it (Windows)."""
     if sys.platform == "win32":
-        raise StoreError(store, "a place needs POSIX file locks, which this platform lacks: use a mapping or a server")
+        raise NoLocksError(
+            store, "a place needs POSIX file locks, which this platform lacks: give store= a mapping of this process"
+        )
