@@ -92,6 +92,7 @@ def test_a_value_that_the_mapping_refuses_is_returned_and_counted(caplog: pytest
     info = square.cache_info()
     assert (info.rejected, info.errors, info.currsize, info.maxsize) == (2, 0, 4, 10)
     assert [record.getMessage() for record in caplog.records].count(caplog.records[0].getMessage()) == 1
+    assert "or the mapping's own limit; raise it" in caplog.records[0].getMessage()
 
 
 class Raising(UserDict[str, Any]):

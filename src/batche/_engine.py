@@ -235,15 +235,9 @@ class Run:
         self.settings.wakeups.wake([*mine, *overdue])
         if self.refresh:
             yield from self._outdate(drop, stored)
-        self._reject_large(stored)
+        self.results.reject_large(stored)
         self._sort(stored.claims if stored is not None else None)
         self.call.holds = stored is None or bool(self._mine)
-
-    def _reject_large(self, stored: Stored | None) -> None:
-        if stored is not None and stored.too_large:
-            self.results.reject(
-                len(stored.too_large), "too large", "a result is larger than max_bytes; raise it to cache it"
-            )
 
     def _outdate(self, dropped: Sequence[Key], stored: Stored | None) -> Steps:
         """Remove the old entries of refreshed items whose new results are not stored, but of those that failed."""

@@ -23,5 +23,5 @@ class PutRun(Run):
         self.settings.wakeups.wake(keys)
         there = {key for key, _ in entries}
         yield from self._outdate([key for key in keys if key not in there], stored)
-        self._reject_large(stored)
+        self.results.reject_large(stored)
         return self.results.merge()

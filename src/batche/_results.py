@@ -12,9 +12,10 @@ from typing import Any, Final
 from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed, read_only
 from batche._plan import Plan, merge
 from batche._settings import Settings
-from batche._types import Entry, Key
+from batche._types import Entry, Key, Stored
 from batche.errors import BatchError, Failed
 
+_TOO_LARGE: Final = "a result is larger than max_bytes, or the mapping's own limit; raise it to cache it"
 _TROUBLES: Final = ("rejected", "errors")
 
 
@@ -129,6 +130,11 @@ class Results:
     def reject(self, number: int, cause: str, message: str) -> None:
         self.count("rejected", number)
         self._settings.reports.once(cause, f"not stored: {message}")
+
+    def reject_large(self, stored: Stored | None) -> None:
+        """Count and tell those that the store did not take because of their size."""
+        if stored is not None and stored.too_large:
+            self.reject(len(stored.too_large), "too large", _TOO_LARGE)
 
     def count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
