@@ -46,6 +46,15 @@ def test_without_parentheses_it_shows_the_right_form() -> None:
         cache_batch_variable(upper)  # type: ignore[arg-type]  # the mistake
 
 
+@pytest.mark.parametrize("kind", [classmethod, staticmethod])
+def test_without_parentheses_above_a_kind_of_method_it_shows_the_right_form_too(kind: Any) -> None:
+    def embed(cls: type, words: list[str]) -> list[str]:
+        return words
+
+    with pytest.raises(SignatureError, match=r'embed: .*@cache_batch_variable\("words"\)'):
+        cache_batch_variable(kind(embed))
+
+
 @pytest.mark.parametrize("name", [None, 5, b"texts", ("texts", 5), 1.5])
 def test_the_batch_is_named_by_text(name: Any) -> None:
     with pytest.raises(SignatureError, match="batch_variable_name= takes a parameter's name"):

@@ -156,7 +156,7 @@ def cache_batch_variable(
         ... def embed(texts: list[str]) -> list[list[float]]:
         ...     return model.encode(texts)
     """
-    if callable(batch_variable_name):
+    if callable(batch_variable_name) or isinstance(batch_variable_name, classmethod | staticmethod):
         raise not_called_message(batch_variable_name)
     options = checked(
         {

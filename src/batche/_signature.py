@@ -321,6 +321,8 @@ def function_name(function: Callable[..., Any]) -> str:
 
 def not_called_message(function: Callable[..., Any]) -> SignatureError:
     """The error for ``@cache_batch_variable`` without parentheses: it shows the right form."""
+    if isinstance(function, classmethod | staticmethod):
+        function = function.__func__
     try:
         parameters = [name for name in signature_of(function).parameters if name not in ("self", "cls")]
     except (TypeError, ValueError):
