@@ -110,3 +110,11 @@ def test_all_errors_are_in_the_public_namespace() -> None:
     assert {name for name in batche.__all__ if name.endswith(("Error", "Exception"))} >= {
         type(error).__name__ for error, _, _ in ERRORS
     } | {"BatcheException"}
+
+
+def test_what_an_unkeyable_class_can_do() -> None:
+    text = str(UnkeyableError("argument 'cls'", "type", "a class"))
+    assert text == (
+        "argument 'cls' of type type has no canonical key (a class): give it a class method __batche_key__() that "
+        'returns plain data, or leave it out by ignore=("cls",) if it does not change the answer'
+    )

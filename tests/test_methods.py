@@ -320,6 +320,45 @@ def test_class_methods_and_static_methods_are_called_as_ever(owner: Any) -> None
     assert owner.of_nothing.cache_contains(["y", "z"]) == [True, False]
 
 
+class Sized:
+    """Keyed by a class method, as a class and in every instance."""
+
+    size = 1
+
+    @classmethod
+    def __batche_key__(cls) -> int:
+        return cls.size
+
+    @cache_batch_variable("texts")
+    @classmethod
+    def repeated(cls, texts: list[str]) -> list[str]:
+        note(texts)
+        return [cls.size * text for text in texts]
+
+
+class Larger(Sized):
+    size = 2
+
+
+def test_a_class_is_keyed_by_its_class_method() -> None:
+    assert [Sized.repeated(["x"]), Larger.repeated(["x"]), Larger().repeated(["x"])] == [["x"], ["xx"], ["xx"]]
+    assert computed == ["x", "x"]
+
+
+def test_a_class_without_one_is_told_what_works() -> None:
+    class Unkeyed:
+        def __batche_key__(self) -> str:
+            return "an instance has one"
+
+        @cache_batch_variable("texts")
+        @classmethod
+        def upper(cls, texts: list[str]) -> list[str]:
+            return [text.upper() for text in texts]
+
+    with pytest.raises(UnkeyableError, match=r"argument 'cls' of type type.*give it a class method __batche_key__\(\)"):
+        Unkeyed.upper(["x"])
+
+
 @pytest.mark.parametrize("owner", [Inside, Inside()], ids=["class", "instance"])
 def test_attributes_of_a_class_method_bind_the_class(owner: Any) -> None:
     owner.of_class.cache_clear()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from inspect import getattr_static
 from itertools import chain, repeat
 from math import isnan, nan
 from operator import is_
@@ -31,6 +32,7 @@ from zoneinfo import ZoneInfo
 from ._canonical_arrays import array_opener
 from ._framing import Arrange, Opened, Opener, Unkeyable, as_given, encoded_text, framed, framed_text, size
 from ._names import qualified_name
+from .errors import A_CLASS
 
 MAX_DEPTH: Final = 1000
 
@@ -316,6 +318,8 @@ def _opener_of(cls: type) -> Opener:
 def _make_opener(cls: type) -> Opener:
     if getattr(cls, "__batche_key__", None) is not None:
         return _key_method(cls)
+    if issubclass(cls, type):
+        return _open_class
     if issubclass(cls, Enum):
         return _enum(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
@@ -344,6 +348,13 @@ def _header(tag: bytes, cls: type, names: Iterable[str] = ()) -> bytes:
 def _key_method(cls: type) -> Opener:
     header = _header(b"k", cls)
     return lambda value: (header, (value.__batche_key__(),), as_given)  # type: ignore[attr-defined]  # looked up above
+
+
+def _open_class(value: Any) -> Opened:
+    """A class itself, by its own class method: what it means is in its attributes, and not in its name."""
+    if not isinstance(getattr_static(value, "__batche_key__", None), classmethod):
+        raise Unkeyable(type(value), A_CLASS)
+    return _header(b"K", value), (value.__batche_key__(),), as_given
 
 
 def _enum(cls: type[Enum]) -> Opener:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+A_CLASS: Final = "a class"
+"""The `UnkeyableError.problem` of a value that is itself a class."""
 
 
 class BatcheException(Exception):
@@ -92,7 +95,10 @@ class UnkeyableError(_Fields, TypeError):
 
     def __str__(self) -> str:
         why = f" ({self.problem})" if self.problem else ""
-        ways = ["give its class a __batche_key__() method that returns plain data"]
+        method = (
+            "it a class method __batche_key__()" if self.problem == A_CLASS else "its class a __batche_key__() method"
+        )
+        ways = [f"give {method} that returns plain data"]
         if self.where == "argument 'self'":
             ways.append("make it a dataclass")
         if not self.where.startswith(("argument", "key")):
