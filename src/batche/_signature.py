@@ -319,7 +319,7 @@ def function_name(function: Callable[..., Any]) -> str:
     return getattr(innermost, "__qualname__", None) or type(innermost).__qualname__
 
 
-def not_called_message(function: Callable[..., Any]) -> SignatureError:
+def not_called_message(function: Any) -> SignatureError:
     """The error for ``@cache_batch_variable`` without parentheses: it shows the right form."""
     if isinstance(function, classmethod | staticmethod):
         function = function.__func__
