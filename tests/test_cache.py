@@ -96,6 +96,54 @@ def test_keys_differ_by_type_and_content_and_come_back_as_they_were(cache: Cache
     assert list(map(type, found)) == list(map(type, keys))
 
 
+def test_it_equals_the_mappings_of_its_keys_and_values_in_any_order(cache: Cache[Any, Any], make: Make) -> None:
+    cache.update({"a": 1, "b": [2]})
+    other = make(name="other")
+    other.update({"b": [2], "a": 1})
+    for same in ({"b": [2], "a": 1}, other, cache):
+        assert cache == same
+        assert same == cache
+    for different in ({"a": 1}, {"a": 1, "b": [3]}, {"a": 1, "c": [2]}, {"a": 1, object(): 2}, [("a", 1)], None):
+        assert cache != different
+        assert different != cache
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(cache)
+
+
+def test_it_is_compared_whatever_its_keys_are(cache: Cache[Any, Any], make: Make) -> None:
+    cache.set_many([([1], "list"), ({"a": 1}, "dict")])
+    other = make(name="other")
+    other.set_many([({"a": 1}, "dict"), ([1], "list")])
+    assert cache == other
+    assert cache != {"a": 1}
+    other[[1]] = "another"
+    assert cache != other
+
+
+def test_keys_that_only_compare_equal_are_told_apart_in_comparing(cache: Cache[Any, Any]) -> None:
+    cache.set_many([(1, "int"), (True, "bool")])
+    assert cache != {1: "bool"}
+    del cache[True]
+    assert cache == {1: "int"}
+    assert cache != {True: "int"}
+
+
+def test_comparing_is_no_use(make: Make) -> None:
+    with make(maxsize=2) as cache:
+        cache.update({"a": 1, "b": 2})
+        assert cache == {"a": 1, "b": 2}
+        cache["c"] = 3
+        assert list(cache) == ["b", "c"]
+        assert (cache.info().hits, cache.info().misses) == (0, 0)
+
+
+def test_keys_that_are_one_in_a_dict_are_one_of_those_that_were_asked_for(cache: Cache[Any, Any]) -> None:
+    cache.set_many([(1, "int"), (True, "bool")])
+    (pair,) = cache.get_many([1, True]).items()
+    assert pair == (1, "bool")
+    assert type(pair[0]) is int
+
+
 def test_a_value_that_is_handed_out_is_nobody_elses(cache: Cache[Any, Any]) -> None:
     given = [1]
     cache["a"] = given

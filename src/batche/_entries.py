@@ -63,6 +63,16 @@ class Entries:
         """Whether a key has a value; no use, not counted."""
         return self._is_there(self.store.read(self._keys([key]), use=False)[0])
 
+    def are(self, pairs: Sequence[tuple[Any, Any]], others: Sequence[tuple[Any, Any]]) -> bool:
+        """Whether two lists of keys and values are of one content; the keys need not be hashable."""
+        try:
+            return len(pairs) == len(others) and self._by_key(pairs) == self._by_key(others)
+        except UnkeyableError:  # no key of a cache
+            return False
+
+    def _by_key(self, pairs: Sequence[tuple[Any, Any]]) -> dict[Key, Any]:
+        return dict(zip(self._keys([key for key, _ in pairs]), [value for _, value in pairs], strict=True))
+
     def _oldest(self) -> int:
         """The wall clock at or before which whatever was stored has expired by now."""
         return 0 if self._lifetime is None else max(0, time.time_ns() - self._lifetime)

@@ -125,7 +125,10 @@ class Cache(MutableMapping[K, V]):
         return value  # type: ignore[no-any-return]  # what was stored under a K is a V
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The values of those ``keys`` that are there, read in one step; the keys are hashable here."""
+        """The values of those ``keys`` that are there, read in one step; the keys are hashable here.
+
+        The answer is a dict: of keys that are one in it (``1`` and ``True``) it has the first, and the last one's value.
+        """
         wanted = list(keys)
         values = self._entries().read(wanted)
         return {key: value for key, value in zip(wanted, values, strict=True) if value is not MISS}
@@ -160,6 +163,12 @@ class Cache(MutableMapping[K, V]):
         """As of a dict, 1,024 entries at a time: see `set_many`."""
         self.set_many(_pairs_of(other))
         self.set_many(_pairs_of(kwargs))
+
+    @overload
+    def setdefault(self: Cache[K, T | None], key: K, default: None = None, /) -> T | None: ...
+
+    @overload
+    def setdefault(self, key: K, default: V, /) -> V: ...
 
     def setdefault(self, key: K, default: Any = None, /) -> Any:
         """The value of ``key``; where it has none, ``default``, which is stored, by one of all who do so."""
@@ -214,6 +223,14 @@ class Cache(MutableMapping[K, V]):
         return _Values(self)
 
     # ---- telling ----
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a mapping has the same keys, told apart as here, with equal values; looking at them is no use."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return other is self or self._entries().are(list(self.items()), list(other.items()))
+
+    __hash__ = None  # type: ignore[assignment]  # as of any mapping that may change
 
     @property
     def maxsize(self) -> int | None:
