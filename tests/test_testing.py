@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -240,6 +241,26 @@ def test_recording_takes_methods_of_an_instance() -> None:
     assert computed == same == [1]
 
 
+def test_recording_takes_class_methods_with_the_decorator_on_either_side() -> None:
+    class Model:
+        @classmethod
+        @cache_batch_variable("xs", store={}, ignore=("cls",))
+        def inside(cls, xs: list[int]) -> list[int]:
+            return xs
+
+        @cache_batch_variable("xs", store={}, ignore=("cls",))
+        @classmethod
+        def outside(cls, xs: list[int]) -> list[int]:
+            return xs
+
+    methods: list[Any] = [Model.inside, Model().inside, Model.outside]
+    for method in (*methods, MethodType(vars(Model)["inside"].__func__, Model)):  # the last as Python 3.13 binds it
+        method.cache_clear()
+        with recording(method) as computed:
+            assert method([1, 1]) == [1, 1]
+        assert computed == [1]
+
+
 def test_async_functions_are_recorded_and_disabled_too() -> None:
     @cache_batch_variable("xs", store={})
     async def negate(xs: list[int]) -> list[int]:
@@ -266,7 +287,7 @@ def test_recording_takes_all_threads() -> None:
     assert sorted(computed) == list(range(100))
 
 
-@pytest.mark.parametrize("function", [len, negated, 5])
+@pytest.mark.parametrize("function", [len, negated, 5, [].append, MethodType(len, "text")])
 def test_recording_takes_cached_functions_only(function: Any) -> None:
     with pytest.raises(TypeError, match="decorated by cache_batch_variable"), recording(function):
         pass
@@ -357,6 +378,13 @@ class LivesForEver(SmallStore):
             call.newer_than = newer_than
 
 
+class TriesNone(SmallStore):
+    """Takes no claims of many keys at a time."""
+
+    def claim(self, call: Any, keys: Any, /, limit: int | None = None, *, force: bool = False) -> Any:
+        return super().claim(call, keys, limit, force=force) if len(keys) < 100 else []
+
+
 class Leisurely(dict[Any, Any]):
     """Lets other threads go on between a look and the change that follows."""
 
@@ -383,6 +411,7 @@ BROKEN = {
     ForgetsTheDead: "test_the_claims_of_a_call_that_was_cancelled_are_those_of_a_dead_owner",
     DeletesEntriesOnly: "test_deleting_voids_the_claims_in_flight",
     ClearsAll: "test_clearing_removes_one_namespace_and_zeroes_its_counts",
+    TriesNone: "test_a_batch_larger_than_one_step_is_stored_and_read_whole",
     LivesForEver: "test_an_entry_that_is_not_newer_than_the_call_asks_for_is_claimed_and_replaced",
 }
 
@@ -405,6 +434,14 @@ RACES = {
 
 def test_a_store_without_a_lock_loses_the_races() -> None:
     assert fails(StoreContract, LocksNothing) >= RACES
+
+
+def test_a_store_that_takes_no_claims_of_many_keys_fails_and_does_not_hang() -> None:
+    assert fails(StoreContract, TriesNone) >= {
+        "test_a_batch_larger_than_one_step_is_stored_and_read_whole",
+        "test_of_many_threads_one_wins_each_claim",
+        "test_threads_compute_each_item_once_and_all_get_every_result",
+    }
 
 
 def test_a_store_passes_and_one_without_an_order_does_not() -> None:

@@ -172,7 +172,7 @@ class Run:
         self.call.holds = True  # before it does, so that a call from within the step knows
         self.call.newer_than = self._newer_than()
         answers = yield from self._try(Claim(self._unclaimed, self.refresh))
-        self._sort(answers)
+        self._sort(answers or None)  # a store that tries none of the keys is of no use to them
         self.call.holds = bool(self._mine)
 
     def _sort(self, answers: Sequence[Answer] | None) -> None:

@@ -127,7 +127,7 @@ class Cache(MutableMapping[K, V]):
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The values of those ``keys`` that are there, read in one step; the keys are hashable here.
 
-        The answer is a dict: of keys that are one in it (``1`` and ``True``) it has the first, and the last one's value.
+        The answer is a dict: of keys that are one in it (``1`` and ``True``) it has the first, and the last's value.
         """
         wanted = list(keys)
         values = self._entries().read(wanted)

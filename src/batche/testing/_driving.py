@@ -62,6 +62,7 @@ def claim(store: Store, call: Call, numbers: Iterable[int], *, force: bool = Fal
     left = list(numbers)
     while left:
         answers = store.claim(call, keys(left, call.namespace), force=force)
+        assert answers, f"claim() tried none of {len(left)} keys: it must try at least the first"
         won += [number for number, answer in zip(left, answers, strict=False) if answer is MINE]
         left = left[len(answers) :]
     call.holds = call.holds or bool(won)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
+from types import MethodType
 from typing import Any, Final
 
 from batche._cached import Cached
@@ -67,7 +68,7 @@ def recording(function: Any) -> Iterator[Recording]:
 
 
 def _cached(function: Any) -> Cached[Any, Any]:
-    if isinstance(function, CachedMethod | AsyncCachedMethod):
+    if isinstance(function, CachedMethod | AsyncCachedMethod | MethodType):  # the last: what `classmethod` binds
         function = function.__func__
     if not isinstance(function, Cached):
         raise TypeError(f"recording() takes a function decorated by cache_batch_variable, not {function!r}")
