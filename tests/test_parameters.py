@@ -296,6 +296,9 @@ def test_items_and_results_are_checked_each_by_its_index(tmp_path: Path) -> None
     with pytest.raises(AnnotationError, match="the result of item 3 is not what the annotation says: int is not"):
         f([1, 1, 2, 3], wrong=3)
     assert f.cache_contains([3], wrong=3) == [False]
+    with pytest.raises(AnnotationError, match="the result of item 1 is not what the annotation says: int is not"):
+        f.cache_put(["4", 5], [4, 5])
+    assert f.cache_contains([4, 5]) == [False, False]
 
 
 class Checks:

@@ -128,7 +128,7 @@ class Cached(Generic[P, R]):
         values = results_of(given, len(items), self._signature.name)
         keys: list[Key] = use.keyer.scope(bound.arguments).keys(items)
         last = dict(zip(keys, values, strict=True))
-        settings = replace(use.settings, strict=True, cache_if=None, check=None, counts=False)
+        settings = replace(use.settings, strict=True, cache_if=None, counts=False)
         return PutRun(settings, split([last[key] for key in keys], keys))
 
     def _warming(self, bound: Bound, use: _binding.Bound) -> Iterator[Run]:

@@ -103,6 +103,7 @@ class CachedFunction(Cached[P, R]):
 
         Raises:
             ResultLengthError: there is not one result for each item; nothing is stored.
+            AnnotationError: with ``validate=True``, a result is not what the annotation says; nothing is stored.
             StoreError: it could not be written, so old entries may still be served.
         """
         drive(self._putting(results, self._signature.bind(args, kwargs), self._bound()), _as_they_are)

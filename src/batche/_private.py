@@ -25,6 +25,7 @@ class Forgetful(Protocol):
 
     def forget(self, namespace: bytes, /) -> bool:
         """Remove all that is kept for ``namespace``, unless another living process counts in it; whether it is gone."""
+        ...
 
 
 Open: TypeAlias = Callable[[], Forgetful | None]

@@ -77,7 +77,10 @@ class Results:
         return entries
 
     def add(self, part: Sequence[Key], values: Sequence[Any]) -> None:
-        """Take what the function returned for ``part``."""
+        """Take what the function returned for ``part``, once it is checked."""
+        if self._settings.check is not None:
+            for key, value in zip(part, values, strict=True):
+                self._settings.check(self._plan.first[key], value)
         self._values.update(zip(part, values, strict=True))
         self.count("misses", len(part))
         if any(issubclass(kind, Failed) for kind in set(map(type, values))):
