@@ -12,8 +12,9 @@ import pytest
 
 from batche._calls import new_call
 from batche._trouble import StoreFullError
-from batche.stores.lmdb.environment import Environment, Transaction
+from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.slots import HEADER_WORDS
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.writing import Writing
 from tests.faults._disks import MIB, Disk
 from tests.faults._recount import ghosts, recount_place

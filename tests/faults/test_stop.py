@@ -1,4 +1,7 @@
-"""SIGSTOP: an owner that stands still is waited for; a writer that does holds up no reader, and nobody for ever."""
+"""SIGSTOP: an owner that stands still is waited for; a writer that does holds up no reader, and nobody for ever.
+
+And a reader that does makes no file grow: others do without the store until it goes on.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import pytest
 
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE
+from batche.stores.lmdb import growth
+from batche.stores.lmdb.environment import LITTLE_PATIENCE
 from tests.faults._kill_storm import LENIENCE, TAKEOVER, kill_storm, plan_in
 from tests.faults._report import Report
 from tests.faults.programs import standstills
-from tests.processes._tools import Cast, Scene, until
+from tests.processes._tools import Actor, Cast, Scene, Task, until
 from tests.processes.programs import writers
-from tests.processes.programs.scenes import call, contains, held, info, plain, signed, wait_for_waiters
+from tests.processes.programs.scenes import call, contains, held, info, invalidate, plain, signed, wait_for_waiters
 
 WAIT = 0.3
 """Seconds of `wait_timeout`."""
@@ -131,6 +136,72 @@ def test_nobody_waits_for_ever_for_a_writer_that_stands_still(tmp_path: Path) ->
 def plain_and_held(scene: Scene, items: list[int]) -> None:
     """As `held`, in an environment of its own."""
     held(scene, items)
+
+
+# ---- a reader that stands still ----
+
+LIMIT = 1 << 20
+"""Bytes of entries: `FILL` calls store more."""
+FILL = 200
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Scene:
+    return Scene.at(tmp_path, max_bytes=LIMIT)
+
+
+def begin_to_read(reader: Actor, scene: Scene) -> Task:
+    """Have ``reader`` read, once as much was stored as the file may hold; returns once it does."""
+    assert reader.run(standstills.evict, scene, plain, 0, FILL) == []
+    reading = reader.begin(standstills.read_on, scene, plain)
+    scene.flag("reading").wait()
+    return reading
+
+
+def test_a_file_does_not_grow_beyond_its_bound_beside_a_reader_that_stands_still(small: Scene) -> None:
+    strict = Scene.at(small.directory, max_bytes=LIMIT, strict=True)
+    with Cast() as cast:
+        reader, writer, demanding, loop = cast.actors(4)
+        begin_to_read(reader, small)
+        reader.freeze()
+        assert writer.run(standstills.evict, small, plain, 100_000, FILL) == []
+        assert writer.run(standstills.file_bytes, small, plain) <= growth.most_bytes(LIMIT)
+        error, seconds = demanding.run(standstills.call, strict, plain, [-1])
+        assert f"kill -CONT {reader.pid}" in str(error)
+        assert seconds < LENIENCE * LITTLE_PATIENCE
+        answers, seconds = loop.run(standstills.call_in_tasks, small, [-2, -3], 3)
+        assert answers == [[-20, -30]] * 3
+        assert seconds < LENIENCE * LITTLE_PATIENCE
+        assert writer.run(contains, small, plain, [100_000, -1, -2]) == [True, False, False]
+        assert writer.run(call, small, plain, [100_000]) == [1_000_000]
+        assert writer.run(invalidate, small, plain, [100_000]) == 1
+
+
+def test_caching_goes_on_once_the_reader_that_stood_still_goes_on(small: Scene) -> None:
+    with Cast() as cast:
+        reader, writer = cast.actors(2)
+        reading = begin_to_read(reader, small)
+        reader.freeze()
+        writer.run(standstills.evict, small, plain, 100_000, FILL)
+        assert writer.run(standstills.store, small, plain, [-1]) == [False]
+        reader.thaw()
+        small.flag("leave").set()
+        reading.result()
+        assert writer.run(standstills.store, small, plain, [-1]) == [True]
+        assert writer.run(standstills.evict, small, plain, 200_000, FILL) == []
+        assert writer.run(standstills.file_bytes, small, plain) <= growth.most_bytes(LIMIT)
+        assert writer.run(standstills.count, small, plain).wrong == []
+
+
+def test_a_reader_that_was_killed_keeps_nothing_from_use(small: Scene) -> None:
+    with Cast() as cast:
+        reader, writer = cast.actors(2)
+        begin_to_read(reader, small)
+        reader.kill()
+        writer.run(standstills.evict, small, plain, 100_000, FILL)
+        assert writer.run(standstills.store, small, plain, [-1]) == [True]
+        assert writer.run(info, small, plain).errors == 0
+        assert writer.run(standstills.file_bytes, small, plain) <= growth.most_bytes(LIMIT)
 
 
 def test_nothing_is_lost_when_workers_are_stopped_and_killed(tmp_path: Path) -> None:

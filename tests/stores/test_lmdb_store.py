@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batche._types import MINE, Owner
-from batche.stores.lmdb import LmdbStore, records, removing
+from batche.stores.lmdb import LmdbStore, growth, records, removing
 from batche.stores.lmdb.following import MOST_BYTES
 from batche.stores.lmdb.reading import PIECE
 from batche.stores.lmdb.upkeep import Limits
@@ -115,6 +115,18 @@ def test_the_file_stays_within_its_bound_in_a_long_evicting_run(
         written += sum(records.size_of(len(result)) for _, result in entries)
         assert store.stats(NAMESPACE).bytes <= most
     assert (store._opened.path / "data.mdb").stat().st_size <= 2.1 * most
+
+
+def test_a_file_may_be_as_large_as_the_limits_of_all_that_is_in_it_allow(tmp_path: Path) -> None:
+    store = LmdbStore.of_function(new_place(tmp_path), "e", Limits(max_bytes=MIB))
+    for namespace in (NAMESPACE, OTHER, NAMESPACE[::-1]):
+        use(store, [1], namespace=namespace)
+    of_one, of_all = growth.most_bytes(MIB), growth.most_bytes(3 * MIB)
+    need = of_one // 4096
+    assert store._opened.lmdb.in_turn(lambda: store._upkeep._growth.pages_for(need, MIB)) is None
+    pages = store._opened.lmdb.in_turn(lambda: store._upkeep._growth.pages_for(of_all // 4096, MIB))
+    assert pages is not None
+    assert need < pages < of_all // 4096
 
 
 def test_the_default_limit_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

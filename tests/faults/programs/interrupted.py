@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from batche import _calls as calls
 from batche.stores.lmdb import records
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.gate import GATE
 from batche.stores.lmdb.place import _REGISTRY
 from batche.stores.lmdb.records import ENTRY
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import State
 from batche.stores.lmdb.writing import claimed_keys
 from tests.faults._injection import Steps, raiser

@@ -13,11 +13,20 @@ from typing import NamedTuple
 from batche._process import random_word
 from batche._types import MINE, Call, CallId, Entry, Key, Owner
 from batche.stores.base import Answer
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import Following
 from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import CLAIM, Claimed, is_same_call, is_same_epoch, pack_claim, unpack_claim
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import Handle, State
+
+
+class Owners(list["Owner | None"]):
+    """An answer of `LmdbStore.owners`, with what tells whether it still stands."""
+
+    def __init__(self, owners: Sequence[Owner | None], handles: set[Handle], commits: int) -> None:
+        super().__init__(owners)
+        self.handles = handles
+        self.commits = commits
 
 
 class Right(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import lmdb
 
@@ -24,6 +24,7 @@ from batche.stores.lmdb.damage import DamagedError, UnreadableError, read_format
 from batche.stores.lmdb.gate import GATE, ForkedUncleanlyError, GateClosedError
 from batche.stores.lmdb.lockfile import LockFile
 from batche.stores.lmdb.opening import FIRST_PAGES, open_files
+from batche.stores.lmdb.transaction import EpochRead, Transaction
 from batche.stores.lmdb.trouble import SPENT, as_trouble
 
 _CLOSING: Final = 1.0
@@ -38,31 +39,6 @@ _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
 
 T = TypeVar("T")
-
-
-class Transaction(Protocol):
-    """The part of an LMDB transaction that is used here."""
-
-    def get(self, key: bytes, /) -> bytes | None: ...
-
-    def put(self, key: bytes, value: bytes, /, *, overwrite: bool = True) -> bool: ...
-
-    def pop(self, key: bytes, /) -> bytes | None: ...
-
-    def delete(self, key: bytes, /) -> bool: ...
-
-    def cursor(self) -> Any: ...
-
-    def id(self) -> int: ...
-
-
-class EpochRead(NamedTuple):
-    """A namespace's epoch as of a transaction's number: the same for every other that reads the same commit."""
-
-    transaction: int
-    namespace: bytes
-    epoch: int
-
 
 _FOREIGN: Final = (GateClosedError, ForkedUncleanlyError, OSError, lmdb.Error, UnreadableError)
 """What leaves as a `StoreError`."""
@@ -97,7 +73,7 @@ class Environment:
         self.abandoned: Callable[[], object] = _nothing
         """Called once this process has given the environment up."""
         self._hasty = False  # whether the writer may be waiting for this process
-        self._file: descriptors.File | None = None
+        self.file: descriptors.File | None = None
         self._gate_file = LockFile(path / "gate", inside=inside)
         self._renew()
         GATE.heirs.add(self)  # before it is open: a fork at any moment finds what it has to close
@@ -165,9 +141,9 @@ class Environment:
         """A descriptor of the directory, checked to be private and to hold the file that was opened first."""
         with entered(self.path) as directory:
             file = _file_named("data.mdb", directory)
-            if self._file not in (None, file):
+            if self.file not in (None, file):
                 raise StoreError(str(self.path), "was replaced while it was in use")
-            self._file = file
+            self.file = file
             yield directory
 
     def _note_files(self, env: lmdb.Environment, directory: int) -> None:
@@ -247,11 +223,16 @@ class Environment:
             with self._errors():  # it was closed beside this call
                 return GATE.through(_read, self._handle(), body, arguments)
 
-    def empty_bytes(self) -> int:
-        """The bytes of the file that nothing is in: what a transaction may use without making it grow."""
+    def ask(self, question: Callable[[lmdb.Environment], T]) -> T:
+        """What LMDB says of the environment itself."""
         env = self._handle()
         with self._errors():
-            stat = GATE.through(env.stat)
+            return GATE.through(question, env)
+
+    def empty_bytes(self) -> int:
+        """The bytes of the file that nothing is in: what a transaction may use without making it grow."""
+        stat = self.ask(lmdb.Environment.stat)
+        with self._errors():
             size = os.stat(self.path / "data.mdb").st_size
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + FIRST_PAGES
         return int(size - used * stat["psize"])
@@ -275,15 +256,18 @@ class Environment:
         *,
         after: Callable[[T], object],
         undo: Callable[[], object] = _nothing,
+        before: Callable[[], object] = _nothing,
         patience: float = PATIENCE,
     ) -> T:
         """Run ``body`` in a write transaction of its own, after at most ``patience`` seconds of waiting for a turn.
 
-        ``after`` is called with what it returned once that is committed, or ``undo`` once it is known that nothing
-        was, and before another writer's turn. `StoreFullError`: there is no room for what was to be written.
+        ``before`` is called once it is this one's turn, and may raise to leave all as it is. ``after`` is called with
+        what ``body`` returned once that is committed, or ``undo`` once it is known that nothing was, and before another
+        writer's turn. `StoreFullError`: there is no room for what was to be written.
         """
 
         def inside() -> T:
+            before()
             self.before_write()
             result = GATE.through(_write, self._handle(), body, undo)
             after(result)

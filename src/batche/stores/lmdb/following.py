@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from batche._types import Call, Key
+from batche.stores.lmdb.growth import pages_to_claim
 
 MOST_KEYS: Final = 1024
 """Keys of one transaction: a fork, an event loop and a writer wait for no more than that."""
@@ -29,6 +30,14 @@ class Following:
         self.limit = limit
         self.died = 0  # owners that claims were taken over from
         self.force = force
+
+    @property
+    def pages(self) -> int:
+        """The pages that claiming all of them needs, at the most."""
+        return pages_to_claim(len(self.keys))
+
+    def may_take(self, pages: int | None) -> None:
+        """Claim them all, however few pages there are: a claim is small."""
 
     def first(self, number: int) -> Following:
         """The same for the first ``number`` keys only."""

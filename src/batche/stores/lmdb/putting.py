@@ -10,10 +10,11 @@ from typing import Any, Final
 from batche._types import Call, Key
 from batche.stores.lmdb import records, totals
 from batche.stores.lmdb.claims import Claims, Right
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import LEAST_BYTES, MOST_BYTES, MOST_KEYS
+from batche.stores.lmdb.growth import keys_in, pages_to_store
 from batche.stores.lmdb.records import CLAIM
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.writing import Writing
 
 _MOST_HUNTS: Final = 3
@@ -60,6 +61,7 @@ class Putting:
         self._stored = 0
         self._hunts = 0
         self._cramped = False
+        self._pages: int | None = None
         self._mark = self._progress()
 
     def _progress(self) -> tuple[list[tuple[Key, Any]], int, int, int, int]:
@@ -75,11 +77,30 @@ class Putting:
     @property
     def need(self) -> int:
         """The bytes that the next transaction stores, at the most."""
-        keys, size = self._most()
+        return self._need(*self._most())
+
+    @property
+    def pages(self) -> int:
+        """The pages that the next transaction needs, at the most, if there is no lack of pages."""
+        keys, size = self._most_by_room()
+        return pages_to_store(min(keys, self.rest), self._need(keys, size))
+
+    def may_take(self, pages: int | None) -> None:
+        """Learn how many pages the next transaction may take; `None`: as many as it needs."""
+        self._pages = pages
+
+    def _need(self, keys: int, size: int) -> int:
         return max(self._largest, min(keys * self._largest, size))
 
     def _most(self) -> tuple[int, int]:
         """The keys and bytes of one transaction: what was written when it ends must be few of the pages there are."""
+        keys, size = self._most_by_room()
+        if self._pages is not None:
+            keys = min(keys, max(_CRAMPED_KEYS, keys_in(self._pages)))
+            size = min(size, max(_CRAMPED_BYTES, self._pages * records.PAGE_BYTES // 2))
+        return keys, size
+
+    def _most_by_room(self) -> tuple[int, int]:
         if self._cramped:
             return _CRAMPED_KEYS, _CRAMPED_BYTES
         if self.room is None:

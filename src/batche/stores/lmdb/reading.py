@@ -8,7 +8,7 @@ from zlib import crc32
 
 from batche._types import NAMESPACE_BYTES, Entry, Key
 from batche.stores.lmdb import totals
-from batche.stores.lmdb.environment import Environment, EpochRead, Transaction
+from batche.stores.lmdb.environment import Environment
 from batche.stores.lmdb.following import MOST_BYTES
 from batche.stores.lmdb.records import (
     CHECKSUM_BYTES,
@@ -20,6 +20,7 @@ from batche.stores.lmdb.records import (
     unpack_head,
 )
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.transaction import EpochRead, Transaction
 from batche.stores.lmdb.writing import namespace_of
 
 PIECE: Final = 64

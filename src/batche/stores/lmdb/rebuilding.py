@@ -11,12 +11,12 @@ from functools import partial
 
 from batche._types import NAMESPACE_BYTES, Key
 from batche.stores.lmdb import mark, records
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.following import MOST_KEYS
 from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.reading import PIECE
 from batche.stores.lmdb.records import ENTRY, SLOT, unpack_index, unpack_record
 from batche.stores.lmdb.slots import DOMAIN, FREE, GENERATION, Slots
+from batche.stores.lmdb.transaction import Transaction
 
 _Used = tuple[int, Key]
 """A slot, and the key under which its entry is."""

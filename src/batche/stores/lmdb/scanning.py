@@ -8,11 +8,11 @@ from typing import Final, TypeAlias
 
 from batche._types import Entry, Key
 from batche.stores.lmdb import records, totals
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import MOST_KEYS
 from batche.stores.lmdb.records import CLAIM, ENTRY, pack_slot
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.writing import Writing, entry_keys, namespace_of
 
 _MOST_HUNTS: Final = 3

@@ -15,8 +15,7 @@ from batche._reports import logger
 from batche._types import NAMESPACE_BYTES, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer, attempt
 from batche.stores.lmdb import reading, records, removing, scanning, totals
-from batche.stores.lmdb.claims import Claims
-from batche.stores.lmdb.environment import Transaction
+from batche.stores.lmdb.claims import Claims, Owners
 from batche.stores.lmdb.eviction import Candidates
 from batche.stores.lmdb.following import MOST_KEYS, Following
 from batche.stores.lmdb.opened import OpenEnvironment
@@ -24,18 +23,10 @@ from batche.stores.lmdb.opening import MAP_BYTES
 from batche.stores.lmdb.putting import Putting
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.source import Source, shared
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.upkeep import Limits, Upkeep
 from batche.stores.lmdb.workers import Handle, State
 from batche.stores.lmdb.writing import Writing, namespace_of
-
-
-class Owners(list["Owner | None"]):
-    """An answer of `LmdbStore.owners`, with what tells whether it still stands."""
-
-    def __init__(self, owners: Sequence[Owner | None], handles: set[Handle], commits: int) -> None:
-        super().__init__(owners)
-        self.handles = handles
-        self.commits = commits
 
 
 class LmdbStore:
@@ -191,7 +182,7 @@ class LmdbStore:
         self._glance()
         self._claims.begin(call)
         following = Following(call, keys, limit, force=force)
-        answers = self._upkeep.write(call.namespace, partial(self._claim, following))
+        answers = self._upkeep.write(call.namespace, partial(self._claim, following), grow=following)
         self._count_takeovers(following)
         return answers
 
@@ -256,6 +247,7 @@ class LmdbStore:
                 undo=putting.undo,
                 need=putting.need,
                 room=putting.room,
+                grow=putting,
             )
             if putting.needs_victims:
                 victims.refill()

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from batche._process import boot_ns
 from batche._types import Key
 from batche.stores.lmdb.claims import Claims
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.records import CLAIM, is_mourned, mourned, unpack_claim
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import Handle, State
 from batche.stores.lmdb.writing import claimed_keys
 

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from batche.stores.base import COUNTED
 from batche.stores.lmdb.counts import Lane
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import DOMAIN, LANE, NAMESPACE, Domain, pack_index, seal, unpack_domain, unseal
+from batche.stores.lmdb.transaction import Transaction
 
 _TOTALS: Final = struct.Struct(f"<I{len(COUNTED)}q")
 _TOKEN: Final = struct.Struct("<QQ")

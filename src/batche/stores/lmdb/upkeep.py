@@ -16,12 +16,13 @@ from batche.stores.base import PATIENCE
 from batche.stores.lmdb import rebuilding, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.eviction import Candidates
+from batche.stores.lmdb.growth import Grow, Growth, patiently
 from batche.stores.lmdb.opened import OpenEnvironment
 from batche.stores.lmdb.records import Domain
 from batche.stores.lmdb.relief import BALLAST_BYTES, SHORT, Reserve, make_room
 from batche.stores.lmdb.sweeping import Pass, Sweep
+from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.writing import Writing
 
 ROUND: Final = 1.0
@@ -77,7 +78,9 @@ class Upkeep:
         self._visited: set[bytes] = set()  # joined, or joined but for a transaction that nothing asked for yet
         self._join_again = 0.0
         self._candidates: dict[bytes, Candidates] = {}
+        self._most_bytes: dict[bytes, int] = {}
         self._reserve = Reserve(opened.lmdb)
+        self._growth = Growth(opened.lmdb)
         self._hopeless_until = 0.0
 
     def domain(self, namespace: bytes) -> bytes:
@@ -100,11 +103,13 @@ class Upkeep:
         undo: Callable[[], object] = _nothing,
         need: int = 0,
         room: int | None = None,
+        grow: Grow | None = None,
     ) -> T:
         """Run ``body``, which stores about ``need`` bytes, after joining, and with what is due for others.
 
-        Where there is no room for it, entries are evicted and it is run once more; where ``room`` is short, more than
-        it stores are evicted before. ``undo`` is called after each transaction that was not committed.
+        ``grow``: what it stores; `None` if it only removes. Where there is no room for it, entries are evicted and it
+        is run once more; where ``room`` is short, more than it stores are evicted before. ``undo`` is called after each
+        transaction that was not committed.
 
         Raises:
             StoreFullError: there is no room for it all the same.
@@ -117,7 +122,8 @@ class Upkeep:
             self._opened.lmdb.check_readers()
         if room is not None and room < SHORT and not self._is_hopeless():
             self._make_room(namespace, need)
-        return self._with_room(namespace, need, partial(self._commit, namespace, body, undo=undo, dead=dead))
+        commit = partial(self._commit, namespace, body, undo=undo, dead=dead, grow=grow)
+        return patiently(partial(self._with_room, namespace, need, commit))
 
     def commit(self, namespace: bytes, body: Callable[[Writing], T], *, dead: Sequence[Lane] = ()) -> T:
         """The same once joined; the lanes of the ``dead`` are folded in it and freed after it."""
@@ -157,6 +163,7 @@ class Upkeep:
         *,
         undo: Callable[[], object] = _nothing,
         dead: Sequence[Lane] = (),
+        grow: Grow | None = None,
         patience: float = PATIENCE,
     ) -> T:
         """One attempt; ``undo`` is called if it was not committed, before another writer's turn."""
@@ -180,6 +187,7 @@ class Upkeep:
             self._sweep.committed(done[3])
             victims.settle()
             opened.slots.committed()
+            self._most_bytes[domain] = begun[-1].limits.max_bytes
 
         def undone() -> None:
             for writing in begun:
@@ -187,7 +195,13 @@ class Upkeep:
             victims.put_back()
             undo()
 
-        return opened.lmdb.write(inside, after=after, undo=undone, patience=patience)[0]
+        before = partial(self._let_grow, domain, grow) if grow is not None else _nothing
+        return opened.lmdb.write(inside, after=after, undo=undone, before=before, patience=patience)[0]
+
+    def _let_grow(self, domain: bytes, grow: Grow) -> None:
+        """Tell ``grow`` how many pages it may take. By the limit as of this process's last transaction."""
+        if domain in self._most_bytes:
+            grow.may_take(self._growth.pages_for(grow.pages, self._most_bytes[domain]))
 
     # ---- joining ----
 

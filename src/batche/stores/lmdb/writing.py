@@ -11,9 +11,9 @@ from typing import Final
 
 from batche._types import KEY_BYTES, NAMESPACE_BYTES, Key
 from batche.stores.lmdb import records
-from batche.stores.lmdb.environment import Transaction
 from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, Domain, pack_index, pack_slot
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.transaction import Transaction
 
 MOST_EVICTED: Final = 1024
 """Entries that one transaction evicts: a lowered limit may ask for far more, and a fork or a writer waits for it."""
