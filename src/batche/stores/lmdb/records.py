@@ -7,6 +7,7 @@
 | ``s`` + slot | the key whose entry has the slot |
 | ``f`` + slot | nothing: the slot is free |
 | ``d`` + domain | a domain: what its limits count |
+| ``r`` + namespace | a clear that is under way: who makes it, and how far others have gone on with it |
 | ``n`` + namespace | a namespace: its epoch, and the counts of processes that are gone |
 | ``l`` + lane | the token of the process whose counts in that lane were folded |
 | ``g`` | the environment: the next generation and the first slot never used |
@@ -34,6 +35,7 @@ SLOT: Final = b"s"
 FREE: Final = b"f"
 DOMAIN: Final = b"d"
 NAMESPACE: Final = b"n"
+CLEARING: Final = b"r"
 LANE: Final = b"l"
 GLOBAL: Final = b"g"
 IDENTITY: Final = b"i"
@@ -49,6 +51,7 @@ OVERHEAD_BYTES: Final = HEAD_BYTES + CHECKSUM_BYTES
 WHOLE: Final = crc32(_CHECKSUM.pack(crc32(b"")))
 """The checksum of any bytes that end with their own checksum, which is how a whole entry is told."""
 _CLAIM: Final = struct.Struct("<IIQQQQQIIB")
+CLAIM_BYTES: Final = _CLAIM.size
 _CALL_PART: Final = struct.calcsize("<IIQQQQQI")
 _DOMAIN: Final = struct.Struct("<QQQqqBQ")
 _GLOBAL: Final = struct.Struct("<QI")

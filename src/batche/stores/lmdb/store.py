@@ -289,13 +289,18 @@ class LmdbStore:
         return self._clear(namespace)
 
     def _clear(self, namespace: bytes) -> int:
-        self._upkeep.commit(namespace, partial(removing.raise_epoch, self._opened, namespace))
-        removed = 0
+        opened, removed = self._opened, 0
         last: bytes | None = b""
-        while last is not None:
-            number, last = self._upkeep.commit(namespace, partial(removing.clear_piece, namespace, last))
-            removed += number
-        return removed
+        handle = opened.workers.begin()
+        try:
+            clear = records.pack_claim(handle, (0, 0), os.getpid(), 0)
+            self._upkeep.commit(namespace, partial(removing.begin_clear, opened, namespace, clear))
+            while last is not None:
+                number, last = self._upkeep.commit(namespace, partial(removing.clear_next, namespace, last, clear))
+                removed += number
+            return removed
+        finally:
+            opened.workers.end(handle)
 
     def forget(self, namespace: bytes) -> bool:
         """Remove all that is kept for a namespace, unless another living process counts in it; whether it is gone."""

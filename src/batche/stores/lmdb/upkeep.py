@@ -13,7 +13,7 @@ from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE
-from batche.stores.lmdb import rebuilding, totals
+from batche.stores.lmdb import rebuilding, removing, totals
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.counts import Lane
 from batche.stores.lmdb.eviction import Candidates
@@ -177,7 +177,9 @@ class Upkeep:
             folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
             for lane in folded:
                 totals.fold(transaction, lane)
-            return body(writing), writing.finish(), folded, swept
+            result = body(writing)
+            self._go_on_clearing(begun)
+            return result, [slot for each in begun for slot in each.finish()], folded, swept
 
         def after(done: tuple[T, list[int], list[Lane], Pass | None]) -> None:
             for slot in done[1]:
@@ -187,7 +189,7 @@ class Upkeep:
             self._sweep.committed(done[3])
             victims.settle()
             opened.slots.committed()
-            self._most_bytes[domain] = begun[-1].limits.max_bytes
+            self._most_bytes[domain] = begun[0].limits.max_bytes
 
         def undone() -> None:
             for writing in begun:
@@ -197,6 +199,18 @@ class Upkeep:
 
         before = partial(self._let_grow, domain, grow) if grow is not None else _nothing
         return opened.lmdb.write(inside, after=after, undo=undone, before=before, patience=patience)[0]
+
+    def _go_on_clearing(self, begun: list[Writing]) -> None:
+        """Do a piece of a clear that was left undone, once the first of ``begun`` has done its own."""
+        writing = begun[0]
+        namespace = None if self._is_hopeless() else removing.left_undone(self._opened.workers, writing.transaction)
+        if namespace is None:
+            return
+        domain = self.domain(namespace)
+        if domain != writing.domain:
+            writing = Writing(writing.transaction, self._opened.slots, domain)
+            begun.append(writing)
+        removing.go_on(namespace, writing)
 
     def _let_grow(self, domain: bytes, grow: Grow) -> None:
         """Tell ``grow`` how many pages it may take. By the limit as of this process's last transaction."""
