@@ -210,6 +210,18 @@ def test_an_older_limit_does_not_come_back_with_a_late_first_use(tmp_path: Path)
     assert (older.cache_info().maxsize, older.cache_info().currsize) == (10, 6)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["used in turn", "the later one used first"])
+@pytest.mark.parametrize("limits", [({"maxsize": 10}, {"max_bytes": 2**20}), ({"max_bytes": 2**20}, {"maxsize": 10})])
+def test_a_limit_holds_though_another_limit_was_stated_later(
+    tmp_path: Path, limits: tuple[dict[str, Any], ...], order: tuple[int, ...]
+) -> None:
+    functions = [cached(store=tmp_path, **limit) for limit in limits]
+    for number in order:
+        functions[number]([number])
+    info = functions[0].cache_info()
+    assert (info.maxsize, info.max_bytes) == (10, 2**20)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_an_older_limit_does_not_come_back_with_a_forked_child(tmp_path: Path) -> None:
     older = cached(store=tmp_path, maxsize=2)

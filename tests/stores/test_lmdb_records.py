@@ -59,12 +59,12 @@ def test_a_claim_comes_back(
 def test_a_domain_comes_back(
     entries: int, size: int, evictions: int, maxsize: int, max_bytes: int, by_default: bool
 ) -> None:
-    domain = records.Domain(entries, size, evictions, maxsize, max_bytes, by_default, entries)
+    domain = records.Domain(entries, size, evictions, maxsize, max_bytes, by_default, entries, size)
     assert records.unpack_domain(records.pack_domain(domain)) == domain
 
 
 def test_without_a_domain_there_is_no_limit() -> None:
-    assert records.unpack_domain(None) == (0, 0, 0, -1, -1, True, 0)
+    assert records.unpack_domain(None) == (0, 0, 0, -1, -1, True, 0, 0)
 
 
 @pytest.mark.parametrize("value_bytes", [0, 8, 100, 700, 1000, 1400, 1900, 2500, 4096, 10_000, 100_000])

@@ -53,7 +53,7 @@ WHOLE: Final = crc32(_CHECKSUM.pack(crc32(b"")))
 _CLAIM: Final = struct.Struct("<IIQQQQQIIB")
 CLAIM_BYTES: Final = _CLAIM.size
 _CALL_PART: Final = struct.calcsize("<IIQQQQQI")
-_DOMAIN: Final = struct.Struct("<QQQqqBQ")
+_DOMAIN: Final = struct.Struct("<QQQqqBQQ")
 _GLOBAL: Final = struct.Struct("<QI")
 _INDEX: Final = struct.Struct(">I")
 _SLOT: Final = struct.Struct(">cI")
@@ -180,8 +180,8 @@ def unseal(raw: bytes, what: str) -> bytes:
 class Domain(NamedTuple):
     """What limits count: a namespace, or a whole store. ``-1`` is no limit.
 
-    ``by_default`` means that nobody stated a limit by bytes; ``stated`` is when the limits were last stated, in
-    nanoseconds by wall clock.
+    ``by_default`` means that nobody stated a limit by bytes; ``maxsize_stated`` and ``max_bytes_stated`` are when each
+    limit was last stated, in nanoseconds by wall clock.
     """
 
     entries: int = 0
@@ -190,7 +190,8 @@ class Domain(NamedTuple):
     maxsize: int = -1
     max_bytes: int = -1
     by_default: bool = True
-    stated: int = 0
+    maxsize_stated: int = 0
+    max_bytes_stated: int = 0
 
 
 def pack_domain(domain: Domain) -> bytes:
@@ -200,8 +201,8 @@ def pack_domain(domain: Domain) -> bytes:
 def unpack_domain(raw: bytes | None) -> Domain:
     if raw is None:
         return Domain()
-    entries, size, evictions, maxsize, max_bytes, by_default, stated = _DOMAIN.unpack(unseal(raw, "limits"))
-    return Domain(entries, size, evictions, maxsize, max_bytes, bool(by_default), stated)
+    domain = Domain(*_DOMAIN.unpack(unseal(raw, "limits")))
+    return domain._replace(by_default=bool(domain.by_default))
 
 
 def pack_global(generation: int, fresh: int) -> bytes:

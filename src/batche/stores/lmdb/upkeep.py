@@ -49,20 +49,23 @@ class Limits:
     when: int = field(default_factory=time.time_ns)
 
     def applied_to(self, domain: Domain, fallback: int) -> Domain:
-        """``domain`` with what is stated here, unless somebody stated limits later.
+        """``domain`` with each limit that is stated here, unless somebody stated that one later.
 
         ``fallback`` bytes where nobody ever stated a limit. A process first uses a function some time after it was
         decorated, a forked child perhaps long after: so the moment of decoration decides, not that of use.
         """
         if domain.max_bytes < 0:
             domain = domain._replace(max_bytes=fallback, by_default=True)
-        if self.when <= domain.stated:
-            return domain
-        if self.maxsize is not None:
-            domain = domain._replace(maxsize=self.maxsize, stated=self.when)
-        if self.max_bytes is not None:
-            domain = domain._replace(max_bytes=self.max_bytes, by_default=False, stated=self.when)
+        if self.maxsize is not None and self.when > domain.maxsize_stated:
+            domain = domain._replace(maxsize=self.maxsize, maxsize_stated=self.when)
+        if self.max_bytes is not None and self.when > domain.max_bytes_stated:
+            domain = domain._replace(max_bytes=self.max_bytes, by_default=False, max_bytes_stated=self.when)
         return domain
+
+
+def _limits_of(domain: Domain) -> tuple[int, int, bool]:
+    """The limits in force, whenever they were stated."""
+    return domain.maxsize, domain.max_bytes, domain.by_default
 
 
 class Upkeep:
@@ -251,7 +254,7 @@ class Upkeep:
         opened, workers = self._opened, self._opened.workers
         domain = opened.lmdb.read(totals.read_domain, self.domain(namespace))
         stated = self._stated.applied_to(domain, opened.default_limit())
-        if stated._replace(stated=domain.stated) != domain or sum(1 for _ in opened.lanes.all()) > _MOST_LANES:
+        if _limits_of(stated) != _limits_of(domain) or sum(1 for _ in opened.lanes.all()) > _MOST_LANES:
             return False
         row = workers.row()
         self._greet(HASTE)
