@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes._tools import Cast, Scene
-from tests.processes.programs import counting, crowds
+from tests.processes.programs import counting, crowds, writers
 from tests.processes.programs.scenes import call, clear, held, info, plain, wait_for_waiters
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
@@ -47,6 +47,24 @@ def test_a_killed_process_keeps_the_counts_of_every_call_that_it_finished(tmp_pa
         living.run(call, scene, held, [1, 5])
         counted = cast.actor().run(info, scene, held)
         assert (counted.hits, counted.misses, counted.currsize) == (3, 4, 4)
+
+
+def test_counts_without_a_turn_to_write_are_told_at_once_here_and_to_others_when_the_process_leaves(
+    tmp_path: Path,
+) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        writer, counter, other = cast.actors(3)
+        other.run(call, scene, plain, [1, 2])
+        writing = writer.begin(writers.stay_inside, scene, plain)
+        scene.flag("writing").wait()
+        assert counter.run(call, scene, plain, [2, 1, 2]) == [20, 10, 20]
+        assert counter.run(info, scene, plain)[:2] == (3, 2)
+        assert other.run(info, scene, plain)[:2] == (0, 2)
+        scene.flag("leave").set()
+        writing.result()
+        counter.leave()
+        assert other.run(info, scene, plain)[:2] == (3, 2)
 
 
 def test_counts_survive_generations_of_killed_processes(tmp_path: Path) -> None:

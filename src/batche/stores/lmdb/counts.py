@@ -96,6 +96,17 @@ class Lanes:
             self._own[namespace] = index
             self.add(namespace, self._pending.pop(namespace, {}))
 
+    def kept(self, namespace: bytes) -> tuple[int, ...]:
+        """The counts of a namespace that are kept in this process, for want of a lane."""
+        with self._mutex:
+            pending = self._pending.get(namespace, {})
+            return tuple(pending.get(name, 0) for name in COUNTED)
+
+    def kept_namespaces(self) -> list[bytes]:
+        """The namespaces whose counts are kept so."""
+        with self._mutex:
+            return list(self._pending)
+
     def _find_free(self) -> int:
         self._table.refresh()
         tokens = self._table.view[::LANE_WORDS].tolist()

@@ -18,7 +18,7 @@ from batche.stores.base import PATIENCE
 from batche.stores.lmdb import counts, damage, slots
 from batche.stores.lmdb.damage import DamagedError, UnreadableError
 from batche.stores.lmdb.descriptors import file_at
-from batche.stores.lmdb.environment import Environment
+from batche.stores.lmdb.environment import LITTLE_PATIENCE, Environment
 from batche.stores.lmdb.following import LEAST_BYTES
 from batche.stores.lmdb.making import entered_within
 from batche.stores.lmdb.mark import Mark
@@ -168,6 +168,14 @@ class OpenEnvironment:
         """Have this process make the mark once nobody has written for 5 seconds."""
         if self.mark is not None:
             self._keep()
+
+    def tell_counts(self) -> None:
+        """Put the counts that this process keeps for want of a turn where others see them, if there is a turn soon."""
+        namespaces = self.lanes.kept_namespaces()
+        if namespaces:
+            row, token = self.workers.row(), self.workers.token
+            take = self.lanes.take
+            self.lmdb.in_turn(lambda: [take(each, token, row) for each in namespaces], patience=LITTLE_PATIENCE)
 
     def leave(self) -> None:
         """Make the mark, if this process, which is about to end, is the last of those that use the environment."""

@@ -83,6 +83,7 @@ class Place:
         there was damaged, and is set aside by now.
         """
         path = self.path / name
+        _arrange_leaving()
         with _REGISTRY.lock, as_store_error(str(path)):
             found = _open_still(path)
             if found is None or (time.monotonic() > found.look_at and found.is_outdated()):
@@ -183,7 +184,10 @@ def _is_lost(path: Path, *, persists: bool) -> bool:
 
 
 def leave() -> None:
-    """Before this process ends: make the marks of those environments that it is the last to use."""
+    """Before this process ends: tell what it has counted, and make the marks of what it is the last to use."""
+    for used in list(_REGISTRY.environments.values()):
+        with contextlib.suppress(StoreError, OSError):
+            used.tell_counts()
     for path in _KEEPER.paths():
         with contextlib.suppress(StoreError, OSError):
             opened = _open_still(path) or _open_again(path)
@@ -197,7 +201,6 @@ def _arrange_leaving() -> None:
 
 
 def _keep(path: Path) -> None:
-    _arrange_leaving()
     _KEEPER.watch(path, IDLE)
 
 

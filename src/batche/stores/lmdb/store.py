@@ -345,7 +345,7 @@ class LmdbStore:
     def stats(self, namespace: bytes, /) -> CacheInfo:
         if time.monotonic() > self._opened.look_at:
             self._keep_up()
-        self._upkeep.join_if_free(namespace)  # so that counts kept in this process until then are told
+        self._upkeep.join_if_free(namespace)  # so that others see what it has counted until then
         domain = self._read_domain(namespace)
         counts = totals.count_all(self._opened, namespace)
         return CacheInfo(

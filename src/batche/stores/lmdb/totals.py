@@ -77,13 +77,14 @@ def count_all(opened: OpenEnvironment, namespace: bytes) -> dict[str, int]:
     """The counts of a namespace over all processes, each counted once.
 
     Lanes are read first and the totals second, without the lanes that are in them by then. A lane that was
-    freed in between may have been used again, so then all is read anew.
+    freed in between may have been used again, and counts that this process keeps may have come into a lane, so then all
+    is read anew.
     """
     while True:
-        lanes = opened.lanes.of(namespace)
+        kept, lanes = opened.lanes.kept(namespace), opened.lanes.of(namespace)
         total = opened.lmdb.read(_sum, namespace, lanes)
-        if opened.lanes.hold(lanes):
-            return dict(zip(COUNTED, total, strict=True))
+        if opened.lanes.hold(lanes) and opened.lanes.kept(namespace) == kept:
+            return dict(zip(COUNTED, added(total, kept), strict=True))
 
 
 def _sum(namespace: bytes, lanes: Sequence[Lane], transaction: Transaction) -> tuple[int, ...]:
