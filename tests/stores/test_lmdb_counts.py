@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from batche.stores.base import COUNTED
 from batche.stores.lmdb import LmdbStore, totals
 from batche.stores.lmdb.counts import LANE_WORDS, Lane
-from tests.stores._driving import NAMESPACE, OTHER, Server, new_call, server, use, wait_until
+from batche.stores.lmdb.upkeep import Limits
+from tests.stores._driving import NAMESPACE, OTHER, Server, new_call, new_place, server, use, wait_until
 
 
 def make_store(path: Path) -> LmdbStore:
@@ -201,15 +204,54 @@ def test_every_count_that_callers_report_arrives_under_its_name(tmp_path: Path, 
     assert getattr(store.stats(NAMESPACE), name) == before + 5
 
 
+def forgotten(store: LmdbStore, namespace: bytes = NAMESPACE) -> bool:
+    """Whether nothing is written of a namespace, and nobody has a lane for it."""
+    left: list[bytes] = store._opened.lmdb.read(lambda transaction: [bytes(name) for name, _ in transaction.cursor()])
+    return not [name for name in left if name[1:].startswith(namespace)] and not store._opened.lanes.of(namespace)
+
+
 def test_a_namespace_is_forgotten_though_a_dead_process_counted_in_it(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path / "s")
     use(store, [0])
     with server(make_store, tmp_path / "s") as other:
         dead_lane(store, other, [1, 2])
     store.forget(NAMESPACE)
-    assert store.read([], use=False) == []
-    left: list[bytes] = store._opened.lmdb.read(lambda transaction: [bytes(name) for name, _ in transaction.cursor()])
-    assert not [name for name in left if NAMESPACE in name]
+    assert forgotten(store)
+    use(store, [0], namespace=OTHER)
+    assert forgotten(store)
+
+
+def test_a_namespace_is_forgotten_though_this_process_counted_in_it_before_it_opened_the_store_anew(
+    tmp_path: Path,
+) -> None:
+    place = new_place(tmp_path)
+    use(of_function(place), [0])
+    gc.collect()  # closed by now: who opens it again counts as another process
+    store = of_function(place)
+    store._opened.looked = time.monotonic()  # it does not look for the dead meanwhile
+    use(store, [1])
+    assert len(store._opened.lanes.of(NAMESPACE)) == 2
+    store.forget(NAMESPACE)
+    assert forgotten(store)
+
+
+def test_a_dead_process_does_not_bring_back_a_namespace_that_was_forgotten(tmp_path: Path) -> None:
+    """Who forgot it was killed between the commit and the freeing of the lane."""
+    store = of_function(new_place(tmp_path))
+    use(store, [0])
+    with server(of_function, tmp_path / "p") as other:
+        lane = dead_lane(store, other, [1, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._opened.lanes, "free", lambda _: None)
+        store.forget(NAMESPACE)
+    assert lane in store._opened.lanes.of(NAMESPACE)
+    store._opened.looked = float("-inf")
+    use(store, [1], namespace=OTHER)
+    assert forgotten(store)
+
+
+def of_function(place: Path) -> LmdbStore:
+    return LmdbStore.of_function(place, "e", Limits())
 
 
 def test_a_namespace_in_which_a_living_process_counts_is_not_forgotten(tmp_path: Path) -> None:

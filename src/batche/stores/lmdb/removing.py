@@ -89,8 +89,13 @@ def go_on(namespace: bytes, writing: Writing) -> None:
         writing.transaction.put(name, clear + last_now)
 
 
-def forget(namespace: bytes, writing: Writing) -> None:
-    """Remove what is written of an empty namespace, but not what limits count of a whole store."""
+def forget(opened: OpenEnvironment, namespace: bytes, writing: Writing) -> None:
+    """Remove what is written of an empty namespace, but not what limits count of a whole store.
+
+    What the dead have counted in it goes too, whatever they were: this process under an earlier token, say.
+    """
+    for lane in opened.lanes.of(namespace):
+        opened.lanes.free(lane)
     if writing.domain == namespace:
         writing.forget()
     for kind in (NAMESPACE, CLEARING):

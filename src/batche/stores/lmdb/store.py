@@ -313,9 +313,9 @@ class LmdbStore:
 
     def _forget(self, namespace: bytes, writing: Writing) -> bool:
         """Do it, unless a process has joined since: it would be left without the limits that it has stated."""
-        if self._upkeep.is_used_by_others(namespace):
+        if not self._upkeep.leave(namespace):
             return False
-        removing.forget(namespace, writing)
+        removing.forget(self._opened, namespace, writing)
         return True
 
     # ---- in order of recency: `Scannable` ----

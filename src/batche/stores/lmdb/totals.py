@@ -42,6 +42,11 @@ def read_domain(domain: bytes, transaction: Transaction) -> Domain:
     return unpack_domain(transaction.get(DOMAIN + domain))
 
 
+def has_domain(transaction: Transaction, domain: bytes) -> bool:
+    """Whether limits were ever stated for ``domain``, as the first to join does, and it was not forgotten since."""
+    return transaction.get(DOMAIN + domain) is not None
+
+
 def write_totals(transaction: Transaction, namespace: bytes, totals: Totals) -> None:
     transaction.put(NAMESPACE + namespace, seal(_TOTALS.pack(totals.epoch, *totals.counts)))
 
