@@ -165,13 +165,14 @@ class Asking:
         """Do one step, once the loop has turned, if that is due, and it is this writer's turn."""
         if not stint.allows(keys):
             await stint.pause(keys)
-        deadline, delay = time.monotonic() + PATIENCE, _FIRST_TRY
+        begun, delay = time.monotonic(), _FIRST_TRY
         while True:
+            waited = time.monotonic() - begun
             try:
-                with attempt:
+                with attempt.after(waited):
                     return ask_store(self._run, step)
             except StoreBusyError:
-                if time.monotonic() > deadline:
+                if waited > PATIENCE:
                     raise
             await stint.pause(keys, delay)
             delay = min(2 * delay, _LAST_TRY)

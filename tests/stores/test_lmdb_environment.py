@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from batche.errors import StoreError
-from batche.stores.base import StoreBusyError
+from batche.stores.base import StoreBusyError, attempt
 from batche.stores.lmdb import LmdbStore
+from batche.stores.lmdb.environment import LITTLE_PATIENCE
 from batche.stores.lmdb.gate import GATE, ForkGate, GateClosedError
 from batche.stores.lmdb.place import open_place
 from batche.stores.lmdb.upkeep import Limits
@@ -52,6 +53,7 @@ def writer(path: Path) -> Iterator[Server]:
     """Another process that is inside a write transaction."""
     with server(make_store, path) as other:
         flag = path.parent / "inside"
+        flag.unlink(missing_ok=True)  # of an earlier one
         other.start(write_and_hang, flag)
         wait_until(flag.exists, "the other process writes")
         yield other
@@ -339,6 +341,44 @@ def test_a_thread_gives_up_within_its_patience(tmp_path: Path) -> None:
         out.set()
         thread.join()
     write(store, 8)
+
+
+def waited(store: LmdbStore, patience: float) -> float:
+    """How many seconds a write waits in vain that would wait for ``patience``."""
+    began = time.monotonic()
+    with pytest.raises(StoreBusyError):
+        write(store, patience)
+    return time.monotonic() - began
+
+
+def test_who_has_waited_in_vain_waits_only_a_little_until_it_has_had_a_turn(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    use(store, [1])
+    patience = 2 * LITTLE_PATIENCE
+    with writer(tmp_path / "s"):
+        assert waited(store, patience) >= patience
+        assert [waited(store, 30) < 15 for _ in range(2)] == [True, True]
+    write(store, 30)
+    with writer(tmp_path / "s"):
+        assert waited(store, patience) >= patience
+
+
+def test_attempts_end_with_another_error_that_says_how_long_they_went_on(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    use(store, [1])
+    with writer(tmp_path / "s"):
+        for seconds, error in ((0, StoreBusyError), (9.9, StoreBusyError), (10, StoreError), (0.2, StoreBusyError)):
+            assert type(trouble := attempted(store, seconds)) is error
+            assert "for 10 s" in str(trouble) or seconds == 0.2
+        assert type(trouble := attempted(store, LITTLE_PATIENCE)) is StoreError  # it has waited in vain before
+        assert "for 0.25 s" in str(trouble)
+
+
+def attempted(store: LmdbStore, seconds: float) -> StoreError:
+    """What an attempt to write raises that began so many seconds ago."""
+    with pytest.raises(StoreError) as caught, attempt.after(seconds):
+        write(store, 10)
+    return caught.value
 
 
 class InterruptedInTestError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from batche._types import MINE, MISS, CacheInfo, Call, Entry, Key, Mine, Owner, Stored
 from batche.errors import StoreError
@@ -32,10 +32,18 @@ class _Attempt(threading.local):
     """Inside its ``with`` a store waits for no other writer, in this thread: it raises `StoreBusyError` at once.
 
     It also does no more than one transaction of a ``put``. So a caller that must not wait, an event loop, may do
-    something else and ask again.
+    something else and ask again, and say how long it has waited so far; once that is enough, what is raised is another
+    `StoreError`.
     """
 
     depth = 0
+    waited = 0.0
+    """Seconds since the first attempt at what is attempted now."""
+
+    def after(self, waited: float) -> Self:
+        """The same, when it has waited for so many seconds."""
+        self.waited = waited
+        return self
 
     def __enter__(self) -> None:
         self.depth += 1
@@ -44,6 +52,7 @@ class _Attempt(threading.local):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.depth -= 1
+        self.waited = 0.0
 
     def __bool__(self) -> bool:
         return self.depth > 0

@@ -32,7 +32,7 @@ _CLOSING: Final = 1.0
 _DESCRIPTORS: Final = 3
 """What LMDB holds open: its file, the same for its meta pages, and the lock file."""
 LITTLE_PATIENCE: Final = 0.25
-"""Seconds that a writer waits for its turn which may be waited for by the one that has it."""
+"""Seconds that a writer waits for its turn which may be waited for by the one that has it, or has waited in vain."""
 LOOK: Final = 1.0
 """Seconds for which readers take it that nobody has closed the files; every writer looks."""
 _FIRST_TRY: Final = 0.00005
@@ -72,7 +72,7 @@ class Environment:
         self._look_again = 0.0
         self.abandoned: Callable[[], object] = _nothing
         """Called once this process has given the environment up."""
-        self._hasty = False  # whether the writer may be waiting for this process
+        self._hasty = False  # whether the writer may be waiting for this process, or stands still
         self.file: descriptors.File | None = None
         self._gate_file = LockFile(path / "gate", inside=inside)
         self._renew()
@@ -295,11 +295,18 @@ class Environment:
 
     def _take(self, turn: Any, patience: float) -> None:
         """Become the only writer. The wait ends after ``patience`` seconds, or by a signal handler that raises."""
-        patience = 0.0 if attempt else patience
-        deadline = time.monotonic() + patience
-        if not turn.acquire(timeout=patience):
-            raise StoreBusyError(str(self.path), f"is busy: no turn to write within {patience:g} s")
+        seconds = 0.0 if attempt else patience
+        deadline = time.monotonic() + seconds
+        if not turn.acquire(timeout=seconds):
+            raise self._busy("no turn to write within", patience)
         self._lock_gate_file(deadline, patience)
+
+    def _busy(self, what: str, patience: float) -> StoreError:
+        """What to raise after a wait: another error where all of ``patience`` was spent in attempts."""
+        over = attempt.waited >= patience if attempt else True
+        self._hasty |= over and patience > LITTLE_PATIENCE
+        problem = f"is busy: {what} {patience:g} s; have a process that stands still (stopped, frozen) go on, or end it"
+        return (StoreError if over and attempt else StoreBusyError)(str(self.path), problem)
 
     def _give_back(self, turn: Any) -> None:
         """Let the next one write, if this thread is the writer."""
@@ -317,9 +324,7 @@ class Environment:
                 return
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > deadline:
-                    raise StoreBusyError(
-                        str(self.path), f"is busy: another process has been writing for {patience:g} s"
-                    ) from None
+                    raise self._busy("another process has been writing for", patience) from None
             time.sleep(delay)
             delay = min(2 * delay, _LAST_TRY)
 
