@@ -8,6 +8,7 @@ namespace's totals, in one transaction with a mark that says so, and then frees 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,10 +47,53 @@ class Lane:
     counts: tuple[int, ...]
 
 
+class _Kept:
+    """What this process has counted and has no lane for: here, because an environment may be closed meanwhile."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self._mutex = RLock()  # re-entrant: a signal handler may count at any point
+        self._counts: dict[Path, dict[bytes, Counter[str]]] = {}
+
+    def add(self, directory: Path, namespace: bytes, counts: Mapping[str, int]) -> None:
+        """Keep ``counts`` of a namespace of the environment in ``directory``."""
+        with self._mutex:
+            self._counts.setdefault(directory, {}).setdefault(namespace, Counter()).update(counts)
+
+    def of(self, directory: Path) -> dict[bytes, Counter[str]]:
+        """What is kept for an environment, by namespace."""
+        with self._mutex:
+            return dict(self._counts.get(directory, {}))
+
+    def take(self, directory: Path, namespace: bytes) -> Mapping[str, int]:
+        """What is kept for a namespace, and is not any more."""
+        with self._mutex:
+            counts = self._counts.get(directory, {}).pop(namespace, Counter())
+            if not self._counts.get(directory, True):
+                del self._counts[directory]
+            return counts
+
+    def directories(self) -> list[Path]:
+        with self._mutex:
+            return list(self._counts)
+
+
+_KEPT: Final = _Kept()
+
+
+def directories_kept() -> list[Path]:
+    """The environments for which this process has counts that nobody else sees."""
+    return _KEPT.directories()
+
+
 class Lanes:
     """The lanes of one environment."""
 
     def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+        self._directory = directory
         self._table = Words(directory / "counts", unit=LANE_WORDS, inside=inside)
         self.after_fork()
         renew_after_fork(self)
@@ -58,7 +102,6 @@ class Lanes:
         self._pid = os.getpid()
         self._mutex = RLock()  # re-entrant: a signal handler may count at any point
         self._own: dict[bytes, int] = {}
-        self._pending: dict[bytes, dict[str, int]] = {}
 
     def are_own(self) -> bool:
         """Whether this process may count: not one that was forked without Python's hooks, whose parent's they are."""
@@ -73,9 +116,7 @@ class Lanes:
         with self._mutex:
             lane = self._own.get(namespace)
             if lane is None:
-                pending = self._pending.setdefault(namespace, {})
-                for name, number in counts.items():
-                    pending[name] = pending.get(name, 0) + number
+                _KEPT.add(self._directory, namespace, counts)
                 return
             words, start = self._table.view, lane * LANE_WORDS + _COUNTS
             for name, number in counts.items():
@@ -94,18 +135,16 @@ class Lanes:
             words[start + _ROW] = row
             words[start + 1], words[start] = token[1], token[0]
             self._own[namespace] = index
-            self.add(namespace, self._pending.pop(namespace, {}))
+            self.add(namespace, _KEPT.take(self._directory, namespace))
 
     def kept(self, namespace: bytes) -> tuple[int, ...]:
         """The counts of a namespace that are kept in this process, for want of a lane."""
-        with self._mutex:
-            pending = self._pending.get(namespace, {})
-            return tuple(pending.get(name, 0) for name in COUNTED)
+        kept = _KEPT.of(self._directory).get(namespace, Counter())
+        return tuple(kept[name] for name in COUNTED)
 
     def kept_namespaces(self) -> list[bytes]:
         """The namespaces whose counts are kept so."""
-        with self._mutex:
-            return list(self._pending)
+        return list(_KEPT.of(self._directory))
 
     def _find_free(self) -> int:
         self._table.refresh()
@@ -117,6 +156,7 @@ class Lanes:
 
     def drop(self, namespace: bytes) -> None:
         """Give up this process's lane of ``namespace``, whose counts nobody will ask for."""
+        _KEPT.take(self._directory, namespace)
         with self._mutex:
             index = self._own.pop(namespace, None)
             if index is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -20,7 +21,7 @@ from batche._places import BegunAnewError, as_store_error, entered
 from batche._process import renew_after_fork
 from batche._reports import logger
 from batche.errors import StoreError
-from batche.stores.lmdb import damage, mark, slots, workers
+from batche.stores.lmdb import counts, damage, mark, slots, workers
 from batche.stores.lmdb.damage import DamagedError
 from batche.stores.lmdb.descriptors import File, file_at
 from batche.stores.lmdb.gate import BOUND
@@ -185,14 +186,18 @@ def _is_lost(path: Path, *, persists: bool) -> bool:
 
 def leave() -> None:
     """Before this process ends: tell what it has counted, and make the marks of what it is the last to use."""
-    for used in list(_REGISTRY.environments.values()):
-        with contextlib.suppress(StoreError, OSError):
-            used.tell_counts()
+    for path in counts.directories_kept():
+        _at(path, OpenEnvironment.tell_counts, persists=False)
     for path in _KEEPER.paths():
-        with contextlib.suppress(StoreError, OSError):
-            opened = _open_still(path) or _open_again(path)
-            if opened is not None:
-                opened.leave()
+        _at(path, OpenEnvironment.leave, persists=True)
+
+
+def _at(path: Path, do: Callable[[OpenEnvironment], object], *, persists: bool) -> None:
+    """Do something with the environment at ``path``, if it is there and can be used."""
+    with contextlib.suppress(StoreError, OSError):
+        opened = _open_still(path) or _open_again(path, persists=persists)
+        if opened is not None:
+            do(opened)
 
 
 @cache  # once for a process and those forked from it, which inherit what is to be done at the end
@@ -227,12 +232,12 @@ def _open_still(path: Path) -> OpenEnvironment | None:
     return None if file is None else _REGISTRY.environments.get(file)
 
 
-def _open_again(path: Path) -> OpenEnvironment | None:
+def _open_again(path: Path, *, persists: bool = True) -> OpenEnvironment | None:
     """The environment at ``path``, which this process had open, if it is there."""
     if inode_of(path) is None:
         return None
     try:
-        return open_place(path.parent).environment(path.name, persists=True)
+        return open_place(path.parent).environment(path.name, persists=persists)
     except BegunAnewError as error:  # no call found it, so no call tells it
         logger.warning("%s", error)
         return None
