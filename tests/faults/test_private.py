@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -18,7 +17,9 @@ import pytest
 from batche import _places, _runtime, cache_batch_variable
 from batche.errors import StoreError
 from tests.faults._damage import SOMEBODY, Doubling, environment_of
-from tests.processes._tools import exit_status, fork, until
+from tests.faults._injection import TORTURE
+from tests.faults.programs.swapping import OWN, attack_after_each
+from tests.processes._tools import Cast, exit_status, fork, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a place needs POSIX file locks")
 
@@ -109,6 +110,10 @@ def pickling(store: Any, answer: Callable[[], Any], *, strict: bool = False) -> 
     return payloads
 
 
+def pickling_own(store: Any) -> Callable[[list[int]], list[Any]]:
+    return pickling(store, own)
+
+
 def in_tree(key: bytes, work: Callable[[], object]) -> None:
     """Do it in a process of the tree that has ``key``."""
 
@@ -128,7 +133,7 @@ def plant(key: bytes, store: Any, trace: Path) -> None:
 
 def own() -> str:
     """What a function answers that finds no entry."""
-    return "own"
+    return OWN
 
 
 def below(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -209,31 +214,8 @@ def planted_at(directory: Path, trace: Path) -> Path:
     return directory
 
 
-class Swap:
-    """Has ``path`` lead to ``planted`` from right after the ``number``-th system call that Python makes."""
-
-    def __init__(self, path: Path, planted: Path, ours: Path, number: int) -> None:
-        self.left = number
-        self.path, self.planted, self.ours = path, planted, ours
-
-    def __call__(self, frame: object, event: str, called: object) -> None:
-        if event == "c_return" and getattr(called, "__module__", "") == "posix":
-            self.left -= 1
-            if self.left == 0:
-                self.path.rename(self.ours)
-                self.path.symlink_to(self.planted)
-
-
-def mapped() -> str:
-    """What this process has mapped and open."""
-    links = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that lists them
-            links.append(os.readlink(f"/proc/self/fd/{name}"))
-    return "\n".join([Path("/proc/self/maps").read_text(), *links])
-
-
-NOT_REACHED = 7
+STRIDE = 1 if TORTURE else 3
+"""System calls from one that a swap comes after to the next such one."""
 
 
 @pytest.mark.skipif(
@@ -242,29 +224,14 @@ NOT_REACHED = 7
 @pytest.mark.may_skip
 @pytest.mark.parametrize("part", ["place", "environment"])
 def test_who_swaps_the_directory_after_any_step_gets_nothing_opened(part: str, tmp_path: Path) -> None:
-    place, trace, moved = tmp_path / "place", tmp_path / "trace", tmp_path / "moved"
-    in_tree(b"ours", lambda: pickling(place, own)([1]))
+    place, trace = tmp_path / "place", tmp_path / "trace"
+    in_tree(b"ours", lambda: pickling_own(place)([1]))
     planted = planted_at(tmp_path / "planted", trace)
     path = place if part == "place" else environment_of(place)
-    number, status = 0, 0
-
-    def attacked() -> int:
-        function = pickling(place, own)
-        swap = Swap(path, planted / path.relative_to(place), moved, number)
-        sys.setprofile(swap)
-        answer = function([1])
-        sys.setprofile(None)
-        assert answer == ["own"]
-        assert str(planted) not in mapped()
-        return NOT_REACHED if swap.left > 0 else 0
-
-    while status == 0:
-        number += 1
-        status = exit_status(fork(attacked))
-        if status == 0:
-            for put in (path, *path.parent.glob(f"{path.name}.damaged-*")):
-                put.unlink() if put.is_symlink() else shutil.rmtree(put, ignore_errors=True)
-            moved.rename(path)
-    assert status == NOT_REACHED, f"after step {number}"
-    assert number > 50
+    with Cast() as cast:  # a small process with nothing open: it is forked a hundred times
+        attacking = cast.actor("spawn").begin(
+            attack_after_each, place, path, planted / path.relative_to(place), pickling_own, STRIDE
+        )
+        assert attacking.is_done(within=100)
+        assert attacking.result() > 50
     assert not trace.exists()

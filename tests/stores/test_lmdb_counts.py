@@ -195,6 +195,13 @@ def test_counts_made_before_there_is_a_lane_are_kept(tmp_path: Path) -> None:
     assert (info.hits, info.misses, info.errors) == (3, 1, 1)
 
 
+def test_counts_made_before_there_is_a_lane_outlive_the_store_that_made_them(tmp_path: Path) -> None:
+    LmdbStore(tmp_path / "s").release(new_call(), counts={"hits": 3})
+    store = LmdbStore(tmp_path / "s")
+    use(store, [1])
+    assert told(store) == (3, 1)
+
+
 @pytest.mark.parametrize("name", COUNTED)
 def test_every_count_that_callers_report_arrives_under_its_name(tmp_path: Path, name: str) -> None:
     store = LmdbStore(tmp_path / "s")
