@@ -123,3 +123,17 @@ def test_what_a_peer_says_when_it_fails_is_not_lost(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not this one" in done.stderr
     assert "batche 0.1.1: its process ended" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bounds are promised for Linux")
+def test_bounds_in_time_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "bounds.json"
+    command = [sys.executable, "-m", "benchmarks.bounds", "--rounds", "2", "--json", str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=110)
+    bounds = json.loads(path.read_text(encoding="utf-8"))["bounds"]
+    kept = [max(bound["ms"]) <= bound["at_most_ms"] for bound in bounds]
+    assert [line.endswith(": kept") for line in done.stdout.splitlines()] == kept
+    assert done.returncode == (0 if all(kept) else 1), done.stderr
+    assert all(0 < max(bound["ms"]) <= 8 * bound["at_most_ms"] for bound in bounds)
+    assert done.stderr == ""
