@@ -46,15 +46,15 @@ def set_defaults(cache: Cache[int, int], go: Flag, mine: int) -> list[int]:
     return [cache.setdefault(number, mine) for number in range(200)]
 
 
-def churn(cache: Cache[int, int], go: Flag, stop: Flag) -> int:
+def churn(cache: Cache[int, int], begun: Flag, stop: Flag) -> int:
     """Replace what is there, and add and remove others, until told to stop."""
-    go.wait()
     rounds = 0
     while not stop.is_set():
         cache[rounds * 7 % 100] = rounds
         cache[1000 + rounds % 10] = rounds
         cache.pop(1000 + (rounds + 5) % 10, None)
         rounds += 1
+        begun.set()
     return rounds
 
 
@@ -92,11 +92,11 @@ def test_of_processes_that_set_a_default_one_stores_it(tmp_path: Path) -> None:
 
 
 def test_a_key_that_stays_comes_once_while_another_process_replaces_all(tmp_path: Path) -> None:
-    cache, go, stop = Cache[int, int](tmp_path / "s"), Flag(tmp_path / "go"), Flag(tmp_path / "stop")
+    cache, begun, stop = Cache[int, int](tmp_path / "s"), Flag(tmp_path / "begun"), Flag(tmp_path / "stop")
     store(cache, 0, 100)
     with Cast() as cast:
-        churning = cast.actor().begin(churn, cache, go, stop)
-        go.set()
+        churning = cast.actor().begin(churn, cache, begun, stop)
+        begun.wait()
         walks = [Counter(list(cache)) for _ in range(60)]
         stop.set()
         assert churning.result() > 0
