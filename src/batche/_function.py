@@ -54,7 +54,7 @@ class CachedFunction(Cached[P, R]):
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
-            if _binding.private.orphans:
+            if _binding.private.is_due():
                 _binding.private.discard()
             results = drive(run, partial(self._compute, bound))
         return results  # type: ignore[return-value]  # the answer is always a list

@@ -10,14 +10,18 @@ Limit: of processes that are killed the entries stay until the whole place goes.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from batche import _runtime
 from batche._process import renew_after_fork
 from batche.errors import StoreError
+
+RETRY: Final = 1.0
+"""Seconds until what could not be removed is tried again."""
 
 
 class Forgetful(Protocol):
@@ -43,6 +47,7 @@ class Private:
 
     def after_fork(self) -> None:
         self.orphans: deque[bytes] = deque()
+        self._again = 0.0  # when to look again at those that a child still counts in, by the monotonic clock
         self.used: dict[bytes, int] = {}
         """The namespaces that were used here, and the pids of their makers."""
 
@@ -61,6 +66,10 @@ class Private:
         if os.getpid() == maker:
             self.orphans.append(namespace)
 
+    def is_due(self) -> bool:
+        """Whether there are some to `discard`."""
+        return bool(self.orphans) and time.monotonic() >= self._again
+
     def discard(self) -> None:
         """Remove the entries of functions that were collected, but of those that a child still counts in."""
         namespaces = []
@@ -69,6 +78,7 @@ class Private:
                 namespaces.append(self.orphans.popleft())
         kept = [namespace for namespace in namespaces if not self._forget(namespace)]
         self.orphans.extend(kept)
+        self._again = time.monotonic() + RETRY if kept else 0.0
         for namespace in set(namespaces).difference(kept):
             self.used.pop(namespace, None)
 
