@@ -6,7 +6,6 @@ import copy
 import functools
 import gc
 import inspect
-import os
 import typing
 import weakref
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from batche._function import CachedFunction
 from batche._methods import CachedMethod
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
+from tests.processes._tools import descriptors_in
 
 
 def upper(texts: list[str]) -> list[str]:
@@ -545,9 +545,10 @@ def test_a_wrapper_is_gone_with_its_last_reference() -> None:
     assert gone() is None
 
 
-def _open_things() -> tuple[int, int]:
-    """Descriptors and maps of this process."""
-    return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/maps").read_text().splitlines())
+def _open_in(place: Path) -> tuple[list[str], int]:
+    """What this process has open in a place, and how many maps of it."""
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(place) in line]
+    return [name for _, name in descriptors_in(place)], len(maps)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counted in /proc")
@@ -563,16 +564,15 @@ def test_ten_thousand_decorations_leave_nothing() -> None:
         once(number)
     gc.collect()
     once(0)
-    files, before = sorted(os.listdir(store._opened.path)), _open_things()
+    place = store._opened.path.parent
+    files, before = sorted(place.rglob("*")), _open_in(place)
     entries = store._opened.lmdb.read(lambda transaction: sum(1 for _ in transaction.cursor()))
     for number in range(10_000):
         once(number)
     gc.collect()
     once(0)
-    assert sorted(os.listdir(store._opened.path)) == files
-    after = _open_things()
-    assert after[0] <= before[0]
-    assert after[1] <= before[1] + 20  # the allocator's own
+    assert sorted(place.rglob("*")) == files
+    assert _open_in(place) == before
     assert store._opened.lmdb.read(lambda transaction: sum(1 for _ in transaction.cursor())) <= entries
 
 

@@ -35,6 +35,17 @@ def until(happened: Callable[[], object], what: str, seconds: float = LONGEST) -
         time.sleep(GLANCE)
 
 
+def descriptors_in(directory: Path) -> list[tuple[int, str]]:
+    """The descriptors that this process has on files in a directory, each with the name of its file (Linux)."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            path = os.readlink(f"/proc/self/fd/{name}")
+            if path.startswith(str(directory)):
+                found.append((int(name), Path(path).name))
+    return sorted(found)
+
+
 @dataclass(frozen=True)
 class Flag:
     """Something that happened once: a file that is there. Known by its path in every process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from batche.stores.lmdb.environment import LITTLE_PATIENCE
 from batche.stores.lmdb.gate import GATE, ForkGate, GateClosedError
 from batche.stores.lmdb.place import open_place
 from batche.stores.lmdb.upkeep import Limits
+from tests.processes._tools import descriptors_in
 from tests.stores._driving import Server, contents, new_call, new_place, server, use, wait_until
 
 PATIENCE = 0.2
@@ -75,11 +75,10 @@ def test_a_directory_is_opened_once_through_any_name(tmp_path: Path) -> None:
 def test_opening_the_same_directory_again_and_again_keeps_no_descriptor(tmp_path: Path) -> None:
     LmdbStore(tmp_path / "s")
     place = open_place(tmp_path / "s")
-    gc.collect()  # what other tests left in cycles goes now, and not while descriptors are counted
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors_in(tmp_path)
     for _ in range(5):
         use(LmdbStore(tmp_path / "s"), [1])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors_in(tmp_path) == before != []
     assert place.path == tmp_path / "s"
 
 

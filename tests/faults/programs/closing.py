@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batche.errors import StoreError
-from tests.processes._tools import LONGEST, Scene, exit_status, fork, until
+from tests.processes._tools import LONGEST, Scene, descriptors_in, exit_status, fork, until
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import call, contains, function, plain
 
@@ -38,21 +38,10 @@ class Records(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def files_of_the_store(scene: Scene) -> list[tuple[int, str]]:
-    """The descriptors that this process has in the scene's place, each with the name of its file."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            path = os.readlink(f"/proc/self/fd/{name}")
-            if path.startswith(str(scene.place)):
-                found.append((int(name), Path(path).name))
-    return sorted(found)
-
-
 def names_of_files(scene: Scene) -> list[str]:
     """The names of the files that a user of the cache has open."""
     call(scene, plain, [1])
-    return [name for _, name in files_of_the_store(scene)]
+    return [name for _, name in descriptors_in(scene.place)]
 
 
 def take_over(scene: Scene, closed: list[int]) -> list[Path]:
@@ -101,7 +90,7 @@ def loses(scene: Scene, which: list[int]) -> bool:
 def _loses(scene: Scene, which: list[int]) -> bool:
     records = Records()
     assert call(scene, plain, [1]) == [10]
-    descriptors = files_of_the_store(scene)
+    descriptors = descriptors_in(scene.place)
     lost = [descriptors[index] for index in which]
     # the content is looked at through other descriptors, whose closing would drop the locks: so it is looked at last
     users = take_over(scene, [number for number, _ in lost])
@@ -124,7 +113,7 @@ def sees_a_living_owner(scene: Scene, held: Any) -> bool:
 
 def _sees_a_living_owner(scene: Scene, held: Any) -> bool:
     call(scene, held, [2])
-    take_over(scene, [number for number, name in files_of_the_store(scene) if name == "workers.lock"])
+    take_over(scene, [number for number, name in descriptors_in(scene.place) if name == "workers.lock"])
     scene.flag("asking").set()
     return call(scene, held, [1]) == [10]
 
@@ -135,7 +124,7 @@ def raises_under_strict(scene: Scene) -> bool:
 
 def _raises_under_strict(scene: Scene) -> bool:
     call(scene, plain, [1])
-    before = files_of_the_store(scene)
+    before = descriptors_in(scene.place)
     close_all(3)
     try:
         call(scene, plain, [2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -64,7 +63,3 @@ class Listening:
 
 def batches(numbers: range, size: int, each: int) -> list[list[Any]]:
     return [items_of(numbers[start : start + each], size) for start in range(0, len(numbers), each)]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
