@@ -818,6 +818,21 @@ MOST = 1024
 """Keys that one transaction may hold."""
 
 
+def test_results_that_are_too_large_keep_no_others_from_being_put(run: Run[Any], tmp_path: Path) -> None:
+    @cache_batch_variable("items", store=tmp_path / "place", name="sized", max_bytes="1MiB")
+    async def sized(items: list[int]) -> list[str]:
+        return ["computed"] * len(items)
+
+    async def main() -> None:
+        items, new = list(range(60)), ["new"] * 55 + ["x" * (2 << 20)] * 5
+        await sized.cache_put(["old"] * 60, items)
+        await sized.cache_put(new, items)
+        assert await sized(items) == ["new"] * 55 + ["computed"] * 5
+        assert sized.cache_info().rejected == 5
+
+    run(main())
+
+
 def test_a_large_batch_lets_the_loop_turn_between_its_transactions(run: Run[Any], tmp_path: Path) -> None:
     store, many = Watched(tmp_path / "store"), list(range(5_000))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batche import _capacity
+from batche import _capacity, cache_batch_variable
 from batche._capacity import default_max_bytes, parse_size, scarce
 
 GIB = 2**30
@@ -268,3 +269,15 @@ def test_a_whole_number_of_units_is_exact(number: int, unit: str) -> None:
     each = parse_size(f"1{unit}")
     assert parse_size(f"{number}{unit}") == number * each
     assert parse_size(f"{number}.5 {unit.lower()}") == number * each + each // 2
+
+
+@pytest.mark.parametrize("size", [1e30, 10**20, 10**400])
+def test_a_limit_beyond_all_that_can_be_counted_is_none(tmp_path: Path, size: Any) -> None:
+    options = {"maxsize": size, "max_bytes": int(size), "ttl": size, "wait_timeout": size}
+
+    @cache_batch_variable("items", store=tmp_path / "place", name="endless", **options)
+    def double(items: list[int]) -> list[int]:
+        return [2 * item for item in items]
+
+    assert double([1]) == double([1]) == [2]
+    assert double.cache_info()[:3] == (1, 1, None)

@@ -282,7 +282,7 @@ def test_who_waited_long_enough_computes_too_and_may_store_under_the_owners_clai
     run._since[key("a")] -= SECOND  # it waited that long for one of them
     steps.answer(Listen(keys("ab")), nullcontext(BELL))
     steps.answer(Owners(keys("ab"), None), [someone(1), someone(1)])
-    assert run.call.heir_of == {someone(1).call}
+    assert run.call.heir_of == {key("a"): someone(1).call}
     steps.answer(Compute(["a"]), ["A"])
     steps.answer(Put([(key("a"), "A")], [], []), stored("a"))
     assert steps.step == Listen(keys("b"))

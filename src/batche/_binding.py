@@ -214,8 +214,10 @@ def _in_place(where: _places.PlaceSpec, namespace: Namespace, stated: Stated) ->
 
 
 def _open_private() -> LmdbStore | None:
-    there = (_runtime_path() / PRIVATE).exists()
-    return LmdbStore.of_function(_runtime_path, PRIVATE, Limits()) if there else None
+    place = _runtime.membership()
+    if place is None or not (place.path / PRIVATE).exists():
+        return None
+    return LmdbStore.of_function(_runtime_path, PRIVATE, Limits())
 
 
 def _runtime_path() -> Path:

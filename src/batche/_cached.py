@@ -62,7 +62,7 @@ class Cached(Generic[P, R]):
         self._listeners: tuple[Listener, ...] = ()
         self._reference = reference_to(self, function)
         _check_early(self._signature.name, self._declared, self._stated)
-        if declared is None:  # not a copy that came from a pickle
+        if declared is None and not self._declared.named:  # no copy that came from a pickle, nor surely found by name
             weakref.finalize(self, _binding.private.orphan, self._declared.private.id, os.getpid()).atexit = False
         if self._may_be_at_runtime_place():
             _join_quietly()

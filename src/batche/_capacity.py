@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-from batche._numbers import real, whole
+from batche._numbers import ENDLESS, real, whole
 
 LARGEST_DEFAULT: Final = 4 * 2**30
 PROC: Final = Path("/proc")
@@ -59,14 +59,14 @@ def _not_a_size(size: object) -> ValueError:
 
 def limits(maxsize: object, max_bytes: object) -> tuple[int | None, int | None]:
     """Check limits as a user writes them. `ValueError` for what they cannot be."""
-    return _most_entries(maxsize), None if max_bytes is None else parse_size(max_bytes)
+    return _most_entries(maxsize), None if max_bytes is None else min(parse_size(max_bytes), ENDLESS // 4)
 
 
 def _most_entries(maxsize: object) -> int | None:
     """A whole number, written as ``1e5`` too; infinity is no limit, as `None`."""
     number = None if maxsize is None else whole(maxsize, or_float=True)
     if number is not None and number >= 0:
-        return number
+        return number if number < ENDLESS else None
     if maxsize is None or real(maxsize) == float("inf"):
         return None
     raise ValueError(f"maxsize must be 0 or more, or None for no limit by count, not {maxsize!r}")

@@ -52,7 +52,6 @@ class Run:
     _taken: dict[Key, Owner]
     _strikes: Counter[Key]
     _expired: set[Key]
-    _overdue: set[Key]  # waited for as long as one may
     _since: dict[Key, int]  # since when it waits for somebody else, by the boot clock; its own computing is no wait
 
     def __init__(self, settings: Settings, plan: Plan, *, refresh: bool = False) -> None:
@@ -107,7 +106,7 @@ class Run:
         self._unclaimed: list[Key] = []
         self._mine, self._alone, self._taken = [], [], {}
         self._strikes = Counter()
-        self._expired, self._overdue, self._since = set(), set(), {}
+        self._expired, self._since = set(), {}
 
     # ---- the algorithm ----
 
@@ -210,7 +209,7 @@ class Run:
         self._put_off_waits(boot_ns() - begun)
         results = results_of(result, len(part), self.settings.function)
         self.results.add(part, results)
-        yield from self._store(mine, [key for key in part if key in self._overdue])
+        yield from self._store(mine, [key for key in part if key in self.call.heir_of])
 
     def _next_part(self) -> list[Key]:
         """The claimed keys and as many of those without a claim as one call may hold, in first-seen order."""
@@ -223,7 +222,7 @@ class Run:
         """Store what was computed under a claim, also of an owner who was waited for, and claim the next part."""
         if not mine and not overdue and not self._unclaimed:
             return
-        entries = self.results.encode([*mine, *overdue] if overdue else mine)
+        entries = self.results.encode(self.plan.in_order({*mine, *overdue}) if overdue else mine)
         kept = {key for key, _ in entries} if len(entries) < len(mine) + len(overdue) else mine
         drop = [key for key in mine if key not in kept] if kept is not mine else []
         self.call.newer_than = self._newer_than()
@@ -328,8 +327,7 @@ class Run:
         begun = boot_ns() - self.settings.wait_timeout
         for key in keys:
             if key in self._taken and self._since[key] <= begun:
-                self.call.heir_of.add(self._taken.pop(key).call)
-                self._overdue.add(key)
+                self.call.heir_of[key] = self._taken.pop(key).call
                 self._alone.append(key)
 
     # ---- trouble ----

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Final
+
+ENDLESS: Final = 1 << 62
+"""Bytes, entries and nanoseconds that are more than anybody has: no limit."""
 
 
 def whole(value: Any, *, or_float: bool = False) -> int | None:

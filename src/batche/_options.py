@@ -8,7 +8,7 @@ from typing import Any
 from batche import _binding
 from batche._capacity import limits
 from batche._coroutines import is_async_generator
-from batche._numbers import real, whole
+from batche._numbers import ENDLESS, real, whole
 from batche._stores import refuse_limits_beside, resolved_store, stated_store
 from batche._validation import Checks
 from batche.codecs import codec as codec_of
@@ -84,7 +84,7 @@ def nanoseconds(option: str, seconds: object, least: int = 0) -> int | None:
     if number is None or not number * _SECOND >= least:
         more = "more than 0" if least else "0 or more"
         raise ValueError(f"{option}={seconds!r}: expected seconds, {more}, or None for no limit")
-    return None if number == float("inf") else round(number * _SECOND)
+    return None if number * _SECOND >= ENDLESS else round(number * _SECOND)
 
 
 def _batch_size(size: object) -> int | None:

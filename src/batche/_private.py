@@ -1,6 +1,6 @@
 """The entries of private functions, which go with the function: those of each decoration that no name can find.
 
-A function that is collected is noted, and its entries are removed by the next call of any function that has to
+A function that is collected is noted, and its entries are removed by the next call of any sync function that has to
 compute, by the next private function that comes into use, or when the process leaves the runtime place. What is left
 then of functions that this process made, or whose maker has ended, goes as well.
 
@@ -12,16 +12,19 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 from batche import _runtime
 from batche._process import renew_after_fork
 from batche.errors import StoreError
+from batche.stores.base import attempt
 
 RETRY: Final = 1.0
-"""Seconds until what could not be removed is tried again."""
+"""Seconds until what could not be removed is tried again, and for which a process that leaves removes."""
+SHARE: Final = 0.02
+"""Seconds that a call spends on the entries of other functions."""
 
 
 class Forgetful(Protocol):
@@ -71,30 +74,41 @@ class Private:
         return bool(self.orphans) and time.monotonic() >= self._again
 
     def discard(self) -> None:
-        """Remove the entries of functions that were collected, but of those that a child still counts in."""
-        namespaces = []
+        """Remove the entries of functions that were collected, but of those that a child still counts in.
+
+        It is part of somebody's call: it waits for nobody, and what is left after `SHARE` is left for later.
+        """
+        namespaces, until = list[bytes](), time.monotonic() + SHARE
         with suppress(IndexError):  # another thread may take some of them
             while True:
                 namespaces.append(self.orphans.popleft())
-        kept = [namespace for namespace in namespaces if not self._forget(namespace)]
+        with attempt:
+            kept = self._forget(namespaces, until)
         self.orphans.extend(kept)
         self._again = time.monotonic() + RETRY if kept else 0.0
         for namespace in set(namespaces).difference(kept):
             self.used.pop(namespace, None)
 
     def leave(self) -> None:
-        """Before this process leaves its place: remove what nobody will use again."""
+        """Before this process leaves its place: remove what nobody will use again, as far as one second goes."""
         used, self.used = self.used, {}  # first, because opening the store may come to leave as well
-        for namespace, maker in used.items():
-            if not (_has_ended(maker) and self._forget(namespace)):
-                self.used[namespace] = maker
+        ended = [namespace for namespace, maker in used.items() if _has_ended(maker)]
+        gone = set(ended).difference(self._forget(ended, time.monotonic() + RETRY))
+        self.used.update((namespace, maker) for namespace, maker in used.items() if namespace not in gone)
 
-    def _forget(self, namespace: bytes) -> bool:
+    def _forget(self, namespaces: Sequence[bytes], until: float) -> list[bytes]:
+        """Remove the entries of ``namespaces``; those for which that could not be done, by then or at all for now."""
+        kept: list[bytes] = []
         try:
             store = self._open()
-            return store is None or store.forget(namespace)
+            for number, namespace in enumerate(namespaces if store is not None else ()):
+                if time.monotonic() > until:
+                    return [*kept, *namespaces[number:]]
+                if store is not None and not store.forget(namespace):
+                    kept.append(namespace)
         except StoreError:
-            return False  # what is left does no harm, and goes with the place
+            return list(namespaces)  # what is left does no harm, and goes with the place
+        return kept
 
 
 def _has_ended(maker: int) -> bool:

@@ -106,6 +106,11 @@ def join() -> RuntimePlace:
     return place
 
 
+def membership() -> RuntimePlace | None:
+    """The runtime place, if this process is a member of it."""
+    return _membership(_name(bytes(process.current_process().authkey), os.geteuid())) if _this.joined else None
+
+
 def leave() -> None:
     """Run what was given to `on_leave`, give up all memberships, and remove each place that has no member left.
 

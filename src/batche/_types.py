@@ -69,8 +69,8 @@ class Call:
     """One call of a decorated function, as the claims it takes name it.
 
     ``holds`` says whether it may still hold claims; ``handle`` belongs to the store that gave the claims. To this
-    call an entry is there only if it was stored after ``newer_than``, a wall clock in nanoseconds. It is ``heir_of``
-    the calls that it waited for in vain: what it stores it may store under their claims too.
+    call an entry is there only if it was stored after ``newer_than``, a wall clock in nanoseconds. For some keys it is
+    ``heir_of`` a call that it waited for in vain: those it may store under that call's claims too.
     """
 
     id: CallId
@@ -78,7 +78,7 @@ class Call:
     namespace: bytes
     holds: bool = False
     newer_than: int = 0
-    heir_of: set[CallId] = field(default_factory=set)
+    heir_of: dict[Key, CallId] = field(default_factory=dict)
     handle: Any = field(default=None, repr=False)
 
 

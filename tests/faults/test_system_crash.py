@@ -19,6 +19,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import pytest
 from batche import _process
 from batche._places import PlaceSpec
 from batche._runtime import open_place as directory_of
+from batche._types import Call
 from batche.errors import StoreError
 from batche.stores.lmdb import LmdbStore, mark, place, slots, words
 from batche.stores.lmdb.mark import CLEAN, DURABLE
@@ -240,6 +242,26 @@ def opened_here(directory: Path, boot: int, monkeypatch: pytest.MonkeyPatch, **o
     monkeypatch.setattr(_process, "BOOT_ID", _process.BOOT_ID)
     monkeypatch.setattr(place, "IDLE", 60.0)
     return opened_in(directory, boot, options)
+
+
+def test_a_process_that_only_tells_its_counts_keeps_what_an_earlier_boot_has_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had no turn at its first use after the boot, and has let go of the store when it leaves."""
+    store = opened_here(tmp_path, 1, monkeypatch)
+    use(store, [1])
+    sync(store)
+    store.close()
+    del store
+    store = opened_here(tmp_path, 2, monkeypatch)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(store._opened.lmdb._turn.acquire).result()
+        assert contents(store, [1]) == {1}
+        store.release(Call((0, 0), 0, NAMESPACE), counts={"hits": 1})
+        other.submit(store._opened.lmdb._turn.release).result()
+    del store
+    place.leave()
+    assert contents(opened_here(tmp_path, 2, monkeypatch), [1]) == {1}
 
 
 def test_what_was_written_after_a_sync_and_all_with_it_is_not_trusted(tmp_path: Path) -> None:

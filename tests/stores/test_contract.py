@@ -130,7 +130,7 @@ class SmallStore:
 
     def _may_store(self, call: Call, key: Key) -> bool:
         owner = self.claims.get(key)
-        return owner is not None and (owner is call or owner.id in call.heir_of)
+        return owner is not None and (owner is call or owner.id == call.heir_of.get(key))
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         with self.lock:

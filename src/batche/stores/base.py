@@ -108,10 +108,10 @@ class Store(Protocol):
     ) -> Stored:
         """Store what ``call`` computed, each only under its own claim, which ends; then claim the next keys.
 
-        A claim of a call that ``call`` is ``heir_of`` is as good as its own. An entry whose claim is gone (voided by
-        an invalidation, or taken over, or ended by an heir) is not stored. ``drop`` are
-        claimed keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`. With ``force`` no claim
-        is asked for: each entry takes the place of an older one, and voids whatever claim there is on its key.
+        For a key that ``call`` is ``heir_of``, the claim of the call named there is as good as its own. An entry whose
+        claim is gone (voided by an invalidation, taken over, or ended by an heir) is not stored. ``drop`` are claimed
+        keys that have no entry to store. ``claim`` and ``limit`` are as for `claim`. With ``force`` no claim is asked
+        for: each entry takes the place of an older one, and voids whatever claim there is on its key.
         """
         ...
 

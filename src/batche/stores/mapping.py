@@ -211,7 +211,7 @@ class MappingStore:
     def _may_store(self, call: Call, key: Key) -> bool:
         """Whether the claim of ``key`` is one that ``call`` may store under."""
         owner = self._claims.get(key)
-        return owner is call or (owner is not None and owner.id in call.heir_of)
+        return owner is call or (owner is not None and owner.id == call.heir_of.get(key))
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         with self._lock:

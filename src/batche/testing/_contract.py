@@ -168,13 +168,13 @@ class StoreContract:
 
     def test_an_heir_stores_under_the_claim_that_it_waited_for_and_ends_it(self) -> None:
         store, owner, heir, third = self._new(), new_call(), new_call(), new_call()
-        claim(store, owner, [1, 2, 3])
+        claim(store, owner, [1, 2, 3, 5])
         claim(store, third, [4])
-        heir.heir_of.add(owner.id)
+        heir.heir_of.update(dict.fromkeys(keys([1, 2, 4]), owner.id))
         store.delete(keys([2]))
-        entries = [(key(number), b"heir") for number in (1, 2, 4)]
+        entries = [(key(number), b"heir") for number in (1, 2, 4, 5)]
         assert store.put(heir, entries).kept == {key(1)}
-        assert _calls_of(store, [1, 2, 3, 4]) == [None, None, owner.id, third.id]
+        assert _calls_of(store, [1, 2, 3, 4, 5]) == [None, None, owner.id, third.id, owner.id]
         assert store.put(owner, [(key(number), value(number)) for number in (1, 3)]).kept == {key(3)}
         assert _values(store.read(keys([1, 2, 3, 4]))) == [b"heir", None, value(3), None]
 

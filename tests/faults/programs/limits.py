@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import resource
 from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def ask_with_few(scene: Scene, left: int, batch: list[Any]) -> tuple[Asked, int]
     """Call with ``left`` descriptors to spare; what came of it, and how many of these are still in use after it."""
     quiet(scene)
     boot_identity()  # read once by each process, before or after a fork
+    gc.collect()  # what was inherited in cycles goes now, and not while descriptors are counted
     used = Used(left)
     try:
         return ask_quietly(scene, batch), left - _left()

@@ -7,7 +7,7 @@ down; it is overwritten by whoever claims the key next, and swept by the next wr
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from batche._process import random_word
@@ -30,24 +30,24 @@ class Owners(list["Owner | None"]):
 
 
 class Right(NamedTuple):
-    """What claims a call may store under: its own, written as ``mine``, those of calls that it is ``heir_of``, or all.
+    """What claims a call may store under: its own, written as ``mine``, that of a call whose heir it is, or all.
 
     One of an earlier epoch is its own too, but a clear has voided it.
     """
 
     mine: bytes
-    heir_of: Collection[CallId] = ()
+    heir_of: Mapping[Key, CallId]
     all: bool = False
 
-    def covers(self, raw: bytes | None) -> bool:
+    def covers(self, key: Key, raw: bytes | None) -> bool:
         """Whether a result may be stored in place of the claim ``raw``; of no claim only where it may be of any."""
         if self.all or raw is None or raw == self.mine:
             return self.all or raw is not None
-        return is_same_epoch(raw, self.mine) or (bool(self.heir_of) and self._inherits(raw))
+        return is_same_epoch(raw, self.mine) or (key in self.heir_of and self._inherits(key, raw))
 
-    def _inherits(self, raw: bytes) -> bool:
+    def _inherits(self, key: Key, raw: bytes) -> bool:
         claimed, own = unpack_claim(raw), unpack_claim(self.mine)
-        return bool(claimed and own and claimed.call in self.heir_of and claimed.epoch == own.epoch)
+        return bool(claimed and own and claimed.call == self.heir_of[key] and claimed.epoch == own.epoch)
 
     def is_own(self, raw: bytes) -> bool:
         """Whether the claim ``raw`` is this call's, whatever it is worth."""

@@ -57,10 +57,12 @@ class _Kept:
     def after_fork(self) -> None:
         self._mutex = RLock()  # re-entrant: a signal handler may count at any point
         self._counts: dict[Path, dict[bytes, Counter[str]]] = {}
+        self.persists: dict[Path, bool] = {}
 
-    def add(self, directory: Path, namespace: bytes, counts: Mapping[str, int]) -> None:
+    def add(self, directory: Path, namespace: bytes, counts: Mapping[str, int], *, persists: bool) -> None:
         """Keep ``counts`` of a namespace of the environment in ``directory``."""
         with self._mutex:
+            self.persists[directory] = persists
             self._counts.setdefault(directory, {}).setdefault(namespace, Counter()).update(counts)
 
     def of(self, directory: Path) -> dict[bytes, Counter[str]]:
@@ -76,24 +78,26 @@ class _Kept:
                 del self._counts[directory]
             return counts
 
-    def directories(self) -> list[Path]:
+    def directories(self) -> dict[Path, bool]:
+        """Those for which something is kept, and whether they persist."""
         with self._mutex:
-            return list(self._counts)
+            return {directory: self.persists[directory] for directory in self._counts}
 
 
 _KEPT: Final = _Kept()
 
 
-def directories_kept() -> list[Path]:
-    """The environments for which this process has counts that nobody else sees."""
+def directories_kept() -> dict[Path, bool]:
+    """The environments for which this process has counts that nobody else sees, and whether they persist."""
     return _KEPT.directories()
 
 
 class Lanes:
     """The lanes of one environment."""
 
-    def __init__(self, directory: Path, *, inside: int | None = None) -> None:
+    def __init__(self, directory: Path, *, inside: int | None = None, persists: bool = False) -> None:
         self._directory = directory
+        self._persists = persists
         self._table = Words(directory / "counts", unit=LANE_WORDS, inside=inside)
         self.after_fork()
         renew_after_fork(self)
@@ -116,7 +120,7 @@ class Lanes:
         with self._mutex:
             lane = self._own.get(namespace)
             if lane is None:
-                _KEPT.add(self._directory, namespace, counts)
+                _KEPT.add(self._directory, namespace, counts, persists=self._persists)
                 return
             words, start = self._table.view, lane * LANE_WORDS + _COUNTS
             for name, number in counts.items():
@@ -126,6 +130,7 @@ class Lanes:
         """Take a free lane for this process. The caller holds the writer's lock."""
         with self._mutex:
             if namespace in self._own:
+                self.add(namespace, _KEPT.take(self._directory, namespace))
                 return
             index = self._find_free()
             words, start = self._table.view, index * LANE_WORDS

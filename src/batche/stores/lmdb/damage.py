@@ -22,7 +22,7 @@ from batche._places import why_not_private_file
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, pages, slots
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of all that is written in an environment's directory."""
 KEPT: Final = 1
 """How many environments of one name that were set aside stay for their owner to look at."""

@@ -57,7 +57,7 @@ class OpenEnvironment:
             self.file = file_at(directory)
             self._identity = damage.find(directory)
             self.slots = slots.Slots(path, inside=directory)
-            self.lanes = counts.Lanes(path, inside=directory)
+            self.lanes = counts.Lanes(path, inside=directory, persists=persists)
             self.lmdb = Environment(path, durable=durable, inside=directory)
         self._verify()
         self.workers.on_lost.add(self.lanes)

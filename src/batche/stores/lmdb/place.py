@@ -186,8 +186,8 @@ def _is_lost(path: Path, *, persists: bool) -> bool:
 
 def leave() -> None:
     """Before this process ends: tell what it has counted, and make the marks of what it is the last to use."""
-    for path in counts.directories_kept():
-        _at(path, OpenEnvironment.tell_counts, persists=False)
+    for path, persists in counts.directories_kept().items():
+        _at(path, OpenEnvironment.tell_counts, persists=persists)
     for path in _KEEPER.paths():
         _at(path, OpenEnvironment.leave, persists=True)
 

@@ -56,6 +56,7 @@ class Putting:
         self._force = force
         self._replaces = force or call.newer_than > 0  # else it has claimed only what had no entry
         self._drop = drop
+        self._given = entries
         self._entries = list(entries)
         self._largest = max((records.size_of(len(value)) for _, value in entries), default=0)
         self._stored = 0
@@ -83,7 +84,7 @@ class Putting:
     def pages(self) -> int:
         """The pages that the next transaction needs, at the most, if there is no lack of pages."""
         keys, size = self._most_by_room()
-        return pages_to_store(min(keys, self.rest), self._need(keys, size))
+        return pages_to_store(min(keys, len(self._entries) - self._stored), self._need(keys, size))
 
     def may_take(self, pages: int | None) -> None:
         """Learn how many pages the next transaction may take; `None`: as many as it needs."""
@@ -110,8 +111,11 @@ class Putting:
 
     @property
     def rest(self) -> int:
-        """How many entries were not tried so far."""
-        return len(self._entries) - self._stored
+        """How many entries were not tried so far: of those given, so with large ones that were passed over already."""
+        if self._stored == len(self._entries):
+            return 0
+        following = self._entries[self._stored][0]
+        return len(self._given) - next(at for at, (key, _) in enumerate(self._given) if key == following)
 
     def store(self, writing: Writing, victims: Candidates) -> None:
         """Store as many of the remaining entries as one transaction may hold and ``victims`` make room for.
@@ -123,14 +127,14 @@ class Putting:
         right = Right(self._claims.bytes_of(self.call, epoch), self.call.heir_of, self._force)
         self._begin(writing, right)
         part = self._next_part()
-        keys, values = take_claims(writing.transaction, part, right)
+        keys, values, raws = take_claims(writing.transaction, part, right)
         if self._replaces:
             for key in keys:
                 writing.remove(key)
         size = sum(map(records.size_of, map(len, values)))
         if not self._make_room(writing, len(keys), size, victims):
-            for key in keys:
-                writing.transaction.put(CLAIM + key, right.mine)
+            for key, raw in zip(keys, raws, strict=True):
+                writing.transaction.put(CLAIM + key, raw or right.mine)  # an heir's are the owner's until it has stored
             return
         writing.add_all(keys, values, writing.slots.tick(), time.time_ns(), epoch)
         self.kept += keys
@@ -205,14 +209,15 @@ class Putting:
 
 def take_claims(
     transaction: Transaction, entries: Sequence[tuple[Key, Any]], right: Right
-) -> tuple[list[Key], list[Any]]:
-    """Remove the claims of ``entries`` that ``right`` covers; the keys and values of those."""
+) -> tuple[list[Key], list[Any], list[bytes | None]]:
+    """Remove the claims of ``entries`` that ``right`` covers; the keys and values of those, and the claims."""
     pop = transaction.pop
     raws = [pop(CLAIM + key) for key, _ in entries]
     if right.all or raws.count(right.mine) == len(raws):
-        return [key for key, _ in entries], [value for _, value in entries]
+        return [key for key, _ in entries], [value for _, value in entries], raws
     held = [_is_held(transaction, key, raw, right) for (key, _), raw in zip(entries, raws, strict=True)]
-    return list(compress((key for key, _ in entries), held)), list(compress((value for _, value in entries), held))
+    keys, values = (list(compress(column, held)) for column in zip(*entries, strict=True))
+    return keys, values, list(compress(raws, held))
 
 
 def take_claim(transaction: Transaction, key: Key, right: Right) -> bool:
@@ -222,7 +227,7 @@ def take_claim(transaction: Transaction, key: Key, right: Right) -> bool:
 
 def _is_held(transaction: Transaction, key: Key, raw: bytes | None, right: Right) -> bool:
     """Whether ``right`` covers the claim ``raw`` that was just removed; somebody else's is put back."""
-    covered = right.covers(raw)
+    covered = right.covers(key, raw)
     if raw is not None and not covered and not right.is_own(raw):
         transaction.put(CLAIM + key, raw)
     return covered

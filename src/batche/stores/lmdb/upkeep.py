@@ -179,7 +179,8 @@ class Upkeep:
             swept = self._sweep.go_on(transaction)
             folded = [lane for lane in dead if opened.lanes.hold([lane])]  # nobody else folded it meanwhile
             for lane in folded:
-                if totals.has_domain(transaction, self.domain(lane.namespace)):  # else it was forgotten since
+                counted = self.domain(lane.namespace)
+                if counted == domain or totals.has_domain(transaction, counted):  # else it was forgotten since
                     totals.fold(transaction, lane)
             result = body(writing)
             self._go_on_clearing(begun)
