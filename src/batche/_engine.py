@@ -83,10 +83,10 @@ class Run:
             return None
         decode = settings.codec.decode
         try:
-            results = [decode(entry[0]) for entry in found if entry]
+            results = [decode(entry[0]) for entry in found]  # type: ignore[index]  # all are there
         except Exception:  # a user's codec may raise anything
             return None  # the steps find out which
-        if plan.has_duplicates:
+        if plan.by_use is not plan.keys:  # there are duplicates
             results = self.results.spread(results)
         try:
             settings.store.release(settings.nobody, counts={"hits": len(results)})

@@ -112,7 +112,7 @@ class Scope:
 
     def _key_of(self, index: int, item: object) -> Key:
         if type(item) is str:
-            start, content = self._text, encoded_text(item)
+            start, content = self._text, item.encode() if item.isascii() else encoded_text(item)
         elif type(item) is bytes:
             start, content = self._bytes, item
         else:

@@ -166,6 +166,6 @@ class PassedOn:
 def test_a_reader_of_an_entry_that_is_gone_does_not_free_the_slot_under_the_next_one() -> None:
     passed = PassedOn(tick=70)
     [raw] = records.pack_records([0], 1, 1, 0, [b"value"])
-    table = SimpleNamespace(words=passed)
+    table = SimpleNamespace(table=SimpleNamespace(view=passed))
     assert reading.unpack([raw], 0, table, 50) != [None]  # type: ignore[arg-type]  # the only part of it that is used
     assert passed.stored == [70]

@@ -105,7 +105,7 @@ class Lanes:
     def after_fork(self) -> None:
         self._pid = os.getpid()
         self._mutex = RLock()  # re-entrant: a signal handler may count at any point
-        self._own: dict[bytes, int] = {}
+        self.own: dict[bytes, int] = {}
 
     def are_own(self) -> bool:
         """Whether this process may count: not one that was forked without Python's hooks, whose parent's they are."""
@@ -113,12 +113,12 @@ class Lanes:
 
     def has(self, namespace: bytes) -> bool:
         """Whether this process has a lane for ``namespace``."""
-        return namespace in self._own
+        return namespace in self.own
 
     def add(self, namespace: bytes, counts: Mapping[str, int]) -> None:
         """Count. Without a lane yet, the counts are kept in this process until there is one."""
         with self._mutex:
-            lane = self._own.get(namespace)
+            lane = self.own.get(namespace)
             if lane is None:
                 _KEPT.add(self._directory, namespace, counts, persists=self._persists)
                 return
@@ -129,7 +129,7 @@ class Lanes:
     def take(self, namespace: bytes, token: tuple[int, int], row: int) -> None:
         """Take a free lane for this process. The caller holds the writer's lock."""
         with self._mutex:
-            if namespace in self._own:
+            if namespace in self.own:
                 self.add(namespace, _KEPT.take(self._directory, namespace))
                 return
             index = self._find_free()
@@ -139,7 +139,7 @@ class Lanes:
             words[start + _NAMESPACE] = int.from_bytes(namespace, "big")
             words[start + _ROW] = row
             words[start + 1], words[start] = token[1], token[0]
-            self._own[namespace] = index
+            self.own[namespace] = index
             self.add(namespace, _KEPT.take(self._directory, namespace))
 
     def kept(self, namespace: bytes) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ class Lanes:
         """Give up this process's lane of ``namespace``, whose counts nobody will ask for."""
         _KEPT.take(self._directory, namespace)
         with self._mutex:
-            index = self._own.pop(namespace, None)
+            index = self.own.pop(namespace, None)
             if index is not None:
                 self._table.view[index * LANE_WORDS] = 0
 

@@ -87,7 +87,7 @@ def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) ->
     Each entry is noted as used at ``tick`` and its place in ``raws``: one plain store of 8 bytes, unless a later use
     is noted already. With a ``tick`` of 0, which is earlier than any use, nothing is noted.
     """
-    words = slots.words
+    words = slots.table.view  # what `words` gives, without its call
     known = len(words)
     entries: list[Entry | None] = []
     append = entries.append

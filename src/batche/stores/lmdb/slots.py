@@ -56,30 +56,30 @@ class Slots:
     """The slot table of one environment. Everything but `use` and the reading of words is for writers."""
 
     def __init__(self, directory: Path, *, inside: int | None = None) -> None:
-        self._table = Words(directory / "slots", head=HEADER_WORDS, unit=_CHUNK_WORDS, inside=inside)
+        self.table = Words(directory / "slots", head=HEADER_WORDS, unit=_CHUNK_WORDS, inside=inside)
         self.synced = False
         """Whether what the table grows by must survive a crash of the system."""
 
     @property
     def words(self) -> memoryview:
         """All words of the table; take it anew after an `IndexError`, which says that the table has grown."""
-        return self._table.view
+        return self.table.view
 
     def refresh(self) -> memoryview:
         """Map what other processes have added; returns the words."""
-        self._table.refresh()
-        return self._table.view
+        self.table.refresh()
+        return self.table.view
 
     def tick(self) -> int:
         """The moment of a use, in nanoseconds: the boot-time clock plus the table's offset, same in all processes."""
-        return (boot_ns() + self._table.view[_OFFSET]) & _MASK
+        return (boot_ns() + self.table.view[_OFFSET]) & _MASK
 
     def set_clock(self, boot: int) -> None:
         """At the first open after a boot, let ticks go on from the later of the wall clock and the last tick.
 
         ``boot`` tells boots apart. The caller holds the writer's lock.
         """
-        words = self._table.view
+        words = self.table.view
         if words[_BOOT] != boot:
             last = max((tick for _, ticks, _ in self.chunks() for tick in ticks if tick != FREE), default=0)
             words[_OFFSET] = (max(time.time_ns(), last + 1) - boot_ns()) & _MASK
@@ -88,11 +88,11 @@ class Slots:
     @property
     def boot(self) -> int:
         """The boot in which the clock was set last."""
-        return self._table.view[_BOOT]
+        return self.table.view[_BOOT]
 
     def fill(self, slots: Sequence[int], tick: int, generation: int, domain: int) -> None:
         """Note the new entries of ``slots``, used one after the other from ``tick`` on. They are in the table."""
-        words = self._table.view
+        words = self.table.view
         for number, slot in enumerate(slots):
             words[slot + GENERATION] = generation + number
             words[slot + DOMAIN] = domain
@@ -100,12 +100,12 @@ class Slots:
 
     def note(self, slot: int) -> tuple[int, int, int]:
         """What `restore` takes to give ``slot`` back to the entry that it has now."""
-        words = self._table.view if slot + DOMAIN < len(self._table.view) else self.refresh()
+        words = self.table.view if slot + DOMAIN < len(self.table.view) else self.refresh()
         return words[slot], words[slot + GENERATION], words[slot + DOMAIN]
 
     def restore(self, slot: int, tick: int, generation: int, domain: int) -> None:
         """After a removal that was not committed: the slot is its entry's again. A use since then stays noted."""
-        words = self._table.view
+        words = self.table.view
         words[slot + GENERATION] = generation
         words[slot + DOMAIN] = domain
         if words[slot] == FREE:
@@ -113,12 +113,12 @@ class Slots:
 
     def outdate(self, slot: int) -> None:
         """Before an entry goes: from now on nobody serves a decoded copy of it."""
-        words = self._table.view if slot + GENERATION < len(self._table.view) else self.refresh()
+        words = self.table.view if slot + GENERATION < len(self.table.view) else self.refresh()
         words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
 
     def free(self, slot: int) -> None:
         """After the commit that removed an entry."""
-        self._table.view[slot] = FREE
+        self.table.view[slot] = FREE
 
     @property
     def first(self) -> int:
@@ -141,7 +141,7 @@ class Slots:
         Where there is no room for that many, one has to do.
         """
         if slot >= self._whole():
-            self._table.refresh()
+            self.table.refresh()
         while slot >= self._whole():
             chunks = self._chunks()
             try:
@@ -150,11 +150,11 @@ class Slots:
                 self._grow(chunks + 1)
 
     def _grow(self, chunks: int) -> None:
-        self._table.grow(HEADER_WORDS + chunks * _CHUNK_WORDS, synced=self.synced)
+        self.table.grow(HEADER_WORDS + chunks * _CHUNK_WORDS, synced=self.synced)
 
     def _chunks(self) -> int:
         """The number of whole chunks: a file system that filled up may have left a part of one more."""
-        return (len(self._table) - HEADER_WORDS) // _CHUNK_WORDS
+        return (len(self.table) - HEADER_WORDS) // _CHUNK_WORDS
 
     def _whole(self) -> int:
         """Where the last whole chunk ends."""
@@ -179,50 +179,50 @@ class Slots:
     @property
     def commits(self) -> int:
         """A number that every commit changes."""
-        return self._table.view[_COMMITS]
+        return self.table.view[_COMMITS]
 
     def committed(self) -> None:
         """Note a commit. The caller holds the writer's lock."""
-        self._table.view[_COMMITS] = (self._table.view[_COMMITS] + 1) & _MASK
-        self._table.view[_LATEST] = boot_ns()
+        self.table.view[_COMMITS] = (self.table.view[_COMMITS] + 1) & _MASK
+        self.table.view[_LATEST] = boot_ns()
 
     @property
     def idle(self) -> float:
         """Seconds since the last commit; where that was in an earlier boot, some number or other."""
-        return (boot_ns() - self._table.view[_LATEST]) / 1e9
+        return (boot_ns() - self.table.view[_LATEST]) / 1e9
 
     @property
     def written(self) -> int:
         """What `batche.stores.lmdb.mark` notes of the last write; 0 where there was none since all was synced."""
-        return self._table.view[_WRITTEN]
+        return self.table.view[_WRITTEN]
 
     @written.setter
     def written(self, how: int) -> None:
-        self._table.view[_WRITTEN] = how
+        self.table.view[_WRITTEN] = how
 
     def ended(self, serial: int) -> None:
         """Note that a call has ended with claims still written down."""
-        self._table.view[_ENDED] = serial
+        self.table.view[_ENDED] = serial
 
     def to_sweep(self) -> int | None:
         """What to hand to `swept` once over claims are gone; `None` where there are none."""
-        ended = self._table.view[_ENDED]
-        return ended if ended != self._table.view[_SWEPT] else None
+        ended = self.table.view[_ENDED]
+        return ended if ended != self.table.view[_SWEPT] else None
 
     @property
     def ended_last(self) -> int:
         """What the last `ended` noted."""
-        return self._table.view[_ENDED]
+        return self.table.view[_ENDED]
 
     def swept(self, ended: int) -> None:
         """Note that the claims of every call that had ended at ``ended`` are gone."""
-        self._table.view[_SWEPT] = ended
+        self.table.view[_SWEPT] = ended
 
     @property
     def mourning(self) -> int:
         """The boot-time clock until which marked claims of the dead stay; 0 where there are none."""
-        return self._table.view[_MOURNING]
+        return self.table.view[_MOURNING]
 
     def mourn(self, until: int) -> None:
         """Set `mourning`. The caller holds the writer's lock."""
-        self._table.view[_MOURNING] = until
+        self.table.view[_MOURNING] = until

@@ -145,7 +145,9 @@ class LmdbStore:
             return []
         if time.monotonic() > self._opened.look_at:
             (self._look if use else self._keep_up)()
-        self._upkeep.join_if_free(keys[0][:NAMESPACE_BYTES])
+        namespace = keys[0][:NAMESPACE_BYTES]
+        if namespace not in self._upkeep.visited or namespace not in self._opened.lanes.own:
+            self._upkeep.join_if_free(namespace)
         opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
         as_of, raws = opened.lmdb.read(reading.read_raw, keys[:MOST_KEYS], opened.lmdb)

@@ -78,7 +78,7 @@ class Upkeep:
         self._stated = stated
         self._together = together
         self._joined: set[bytes] = set()
-        self._visited: set[bytes] = set()  # joined, or joined but for a transaction that nothing asked for yet
+        self.visited: set[bytes] = set()  # joined, or joined but for a transaction that nothing asked for yet
         self._join_again = 0.0
         self._candidates: dict[bytes, Candidates] = {}
         self._most_bytes: dict[bytes, int] = {}
@@ -243,7 +243,7 @@ class Upkeep:
         self._commit(namespace, body, dead=self._find_dead() if self._is_due() else (), patience=patience)
         self._opened.watch()
         self._joined.add(namespace)
-        self._visited.add(namespace)
+        self.visited.add(namespace)
 
     def _greet(self, patience: float) -> None:
         """At the first use after a boot, have ticks go on and the tables fit the entries."""
@@ -262,7 +262,7 @@ class Upkeep:
         self._greet(HASTE)
         opened.lmdb.in_turn(lambda: opened.lanes.take(namespace, workers.token, row), patience=HASTE)
         opened.watch()
-        self._visited.add(namespace)
+        self.visited.add(namespace)
         return True
 
     def join_if_free(self, namespace: bytes) -> None:
@@ -270,7 +270,7 @@ class Upkeep:
 
         Until then what this process counts is kept in it.
         """
-        if namespace in self._visited and self._opened.lanes.has(namespace):
+        if namespace in self.visited and self._opened.lanes.has(namespace):
             return
         if time.monotonic() < self._join_again:
             return
@@ -284,7 +284,7 @@ class Upkeep:
         """Give up a namespace; whether no other living process counts in it."""
         self._opened.lanes.drop(namespace)
         self._joined.discard(namespace)
-        self._visited.discard(namespace)
+        self.visited.discard(namespace)
         workers, lanes = self._opened.workers, self._opened.lanes
         for lane in lanes.of(namespace):
             if lane.token == workers.token:  # taken when this environment was open in this process before
