@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batche import cache_batch_variable
+from batche.stores.lmdb.damage import FORMAT
 from tests.processes._tools import exit_status, fork
 
 SOMEBODY: Final = 12_345
@@ -104,7 +105,7 @@ def somebody_elses(path: Path) -> None:
 
 
 def other_format(path: Path) -> None:
-    replace(path, path.read_bytes().replace(b'"format": 1', b'"format": 99'))
+    replace(path, path.read_bytes().replace(b'"format": %d' % FORMAT, b'"format": 99'))
 
 
 def swapped(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batche.stores.lmdb.opening import MAP_BYTES, READERS
+from batche.stores.lmdb.opening import LEAST_MAP_BYTES, MAP_BYTES, READERS
 from batche.stores.lmdb.workers import ROWS
 from tests.faults._recount import recount_place
 from tests.faults.programs.limits import (
@@ -78,7 +78,9 @@ def test_no_address_space_at_all_is_told_with_the_remedy(tmp_path: Path) -> None
     with Cast() as cast:
         limited, other = cast.actors(2)
         other.run(ask_quietly, scene, items_of([1, 2], 100))
-        asked = limited.run(with_little_address_space, MIB, ask_quietly, scene, items_of([1, 2], 100))
+        asked = limited.run(
+            with_little_address_space, LEAST_MAP_BYTES * 3 // 4, ask_quietly, scene, items_of([1, 2], 100)
+        )
         assert (asked.wrong, len(asked.warnings)) == (0, 1)
         assert "ulimit -v" in asked.warnings[0]
         limited.run(wait_until_it_caches, scene)

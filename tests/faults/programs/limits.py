@@ -61,6 +61,7 @@ def wait_until_it_caches(scene: Scene) -> None:
 
 def with_little_address_space(room: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call ``function`` while this process may map only ``room`` bytes more."""
+    gc.collect()  # what was inherited in cycles goes now, and makes no room while the call is made
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, before[1]))
