@@ -57,12 +57,12 @@ class _Kept:
     def after_fork(self) -> None:
         self._mutex = RLock()  # re-entrant: a signal handler may count at any point
         self._counts: dict[Path, dict[bytes, Counter[str]]] = {}
-        self.persists: dict[Path, bool] = {}
+        self._persists: dict[Path, bool] = {}
 
     def add(self, directory: Path, namespace: bytes, counts: Mapping[str, int], *, persists: bool) -> None:
         """Keep ``counts`` of a namespace of the environment in ``directory``."""
         with self._mutex:
-            self.persists[directory] = persists
+            self._persists[directory] = persists
             self._counts.setdefault(directory, {}).setdefault(namespace, Counter()).update(counts)
 
     def of(self, directory: Path) -> dict[bytes, Counter[str]]:
@@ -73,15 +73,17 @@ class _Kept:
     def take(self, directory: Path, namespace: bytes) -> Mapping[str, int]:
         """What is kept for a namespace, and is not any more."""
         with self._mutex:
-            counts = self._counts.get(directory, {}).pop(namespace, Counter())
-            if not self._counts.get(directory, True):
-                del self._counts[directory]
+            kept = self._counts.get(directory, {})
+            counts = kept.pop(namespace, Counter())
+            if not kept:
+                self._counts.pop(directory, None)
+                self._persists.pop(directory, None)
             return counts
 
     def directories(self) -> dict[Path, bool]:
         """Those for which something is kept, and whether they persist."""
         with self._mutex:
-            return {directory: self.persists[directory] for directory in self._counts}
+            return {directory: self._persists[directory] for directory in self._counts}
 
 
 _KEPT: Final = _Kept()

@@ -146,7 +146,7 @@ class LmdbStore:
         if time.monotonic() > self._opened.look_at:
             (self._look if use else self._keep_up)()
         namespace = keys[0][:NAMESPACE_BYTES]
-        if namespace not in self._upkeep.visited or namespace not in self._opened.lanes.own:
+        if namespace not in self._upkeep.visited or namespace not in self._opened.lanes.own:  # as it asks itself
             self._upkeep.join_if_free(namespace)
         opened, slots = self._opened, self._opened.slots
         tick = slots.tick() if use else 0
