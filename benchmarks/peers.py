@@ -22,6 +22,8 @@ OLD_VERSION: Final = "0.1.1"
 PREFIX: Final = "embed:"
 STARTING: Final = 20.0
 """Seconds that a server may take to answer for the first time."""
+_CUTOFF: Final = 6000
+"""Bytes in one piece of a command, as redis-py packs it by default."""
 
 
 class Peer(Protocol):
@@ -181,11 +183,9 @@ class Redis:
     """A server of its own on a Unix socket, with nothing written to disk; one command for a batch."""
 
     exact = False  # the oldest of five that are drawn, by a clock of seconds
-    parser = "_RESP2Parser"
 
     def __init__(self, directory: Path, kind: Kind, capacity: int) -> None:
         import redis
-        import redis._parsers
 
         socket = directory / "redis.sock"
         self._server = subprocess.Popen(
@@ -199,8 +199,8 @@ class Redis:
             connection_pool=redis.ConnectionPool(
                 redis.UnixDomainSocketConnection,
                 path=str(socket),
-                parser_class=getattr(redis._parsers, self.parser),
                 protocol=2,
+                **self._speaking(),
             )
         )
         try:
@@ -209,6 +209,14 @@ class Redis:
             self._stop()
             raise
         self.version = f"{redis.__version__}, server {server}"
+
+    def _speaking(self) -> dict[str, Any]:
+        """What reads answers and packs commands: redis-py's own, also where hiredis is installed, which it would take."""
+        from redis._parsers import Encoder, _RESP2Parser
+        from redis.connection import PythonRespSerializer
+
+        encode = Encoder("utf-8", "strict", decode_responses=False).encode
+        return {"parser_class": _RESP2Parser, "command_packer": PythonRespSerializer(_CUTOFF, encode)}
 
     def _first_answer(self) -> str:
         import redis
@@ -253,9 +261,13 @@ class Redis:
 
 
 class RedisWithHiredis(Redis):
-    """The same with the reader of answers that is written in C."""
+    """The same with the reader of answers and the packer of commands that are written in C."""
 
-    parser = "_HiredisParser"
+    def _speaking(self) -> dict[str, Any]:
+        from redis._parsers import _HiredisParser
+        from redis.connection import HiredisRespSerializer
+
+        return {"parser_class": _HiredisParser, "command_packer": HiredisRespSerializer()}
 
 
 PEERS: Final[dict[str, Callable[[Path, Kind, int], Peer]]] = {
