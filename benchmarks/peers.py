@@ -211,7 +211,7 @@ class Redis:
         self.version = f"{redis.__version__}, server {server}"
 
     def _speaking(self) -> dict[str, Any]:
-        """What reads answers and packs commands: redis-py's own, also where hiredis is installed, which it would take."""
+        """What reads answers and packs commands: redis-py's own, also where hiredis is installed."""
         from redis._parsers import Encoder, _RESP2Parser
         from redis.connection import PythonRespSerializer
 

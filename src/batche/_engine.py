@@ -119,7 +119,7 @@ class Run:
 
     def _look_up(self) -> Steps:
         if self.refresh:
-            self._unclaimed = list(self.plan.first)
+            self._unclaimed = self.plan.distinct()
             return
         found = self._found
         trouble, self._trouble = self._trouble, None  # its traceback holds this run
@@ -127,8 +127,8 @@ class Run:
             self._go_on_without(trouble)
         elif found is None:
             found = yield from self._try(Read(self.plan.by_use))
-        if found is None:
-            self._unclaimed = list(self.plan.first)
+        if found is None or not any(found):
+            self._unclaimed = self.plan.distinct()
             return
         missing, unreadable = set(), []
         for key, old, entry in zip(self.plan.by_use, found, self._fresh(found), strict=True):
@@ -181,6 +181,9 @@ class Run:
             self._unclaimed, self._taken = [], {}
             return
         tried, self._unclaimed = self._unclaimed[: len(answers)], self._unclaimed[len(answers) :]
+        if not self._expired and answers.count(MINE) == len(answers):
+            self._mine += tried
+            return
         youngest = _calls.youngest_holder(around=self.call)
         for key, answer in zip(tried, answers, strict=True):
             if answer is MINE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from batche.codecs import arrays, tensors
@@ -9,10 +10,17 @@ from batche.errors import Failed
 
 IMMUTABLE: Final = frozenset({str, bytes, int, float, bool, complex, type(None), Failed})
 """Results that positions may share: nobody can change them."""
-
-
-BUILTIN: Final = frozenset({*IMMUTABLE, list, dict, tuple, set})
+_BUILTIN: Final = frozenset({*IMMUTABLE, list, dict, tuple, set})
 """Results that are nobody's view, whatever they hold."""
+
+
+def none_is_borrowed(values: Sequence[Any], kinds: set[type]) -> bool:
+    """Whether `is_borrowed` is known to hold for none of ``values``, whose types are ``kinds``."""
+    if kinds <= _BUILTIN:
+        return True
+    if not all(map(arrays.is_array, kinds)):
+        return False
+    return all(value.base is None and value.flags.writeable for value in values)
 
 
 def is_borrowed(value: Any) -> bool:

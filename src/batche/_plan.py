@@ -32,6 +32,10 @@ class Plan:
             self._first = {key: last_to_first[key] for key in dict.fromkeys(self.keys)}
         return self._first
 
+    def distinct(self) -> list[Key]:
+        """A new list of the distinct keys in first-seen order."""
+        return list(self.first) if self.has_duplicates else self.keys.copy()
+
     @property
     def has_duplicates(self) -> bool:
         return len(self.by_use) != len(self.keys)

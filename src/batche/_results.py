@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from batche._ownership import BUILTIN, IMMUTABLE, is_borrowed, read_only
+from batche._ownership import IMMUTABLE, is_borrowed, none_is_borrowed, read_only
 from batche._plan import Plan, merge
 from batche._settings import Settings
 from batche._types import Entry, Key, Stored
@@ -100,7 +100,8 @@ class Results:
         kinds, identities = set(map(type, values)), set(map(id, values))
         if kinds <= IMMUTABLE:
             return
-        if kinds <= BUILTIN and len(identities) == len(values) and identities.isdisjoint(self._handed):
+        alone = len(identities) == len(values) and identities.isdisjoint(self._handed)
+        if alone and none_is_borrowed(values, kinds):
             self._handed |= identities
             return
         for key, value in zip(part, values, strict=True):

@@ -42,9 +42,8 @@ def test_any_bytes_are_a_record_or_none(raw: bytes) -> None:
     finally:
         tracemalloc.stop()
     if record is not None:
-        assert records.pack_records([record.slot], record.generation, record.stored, record.epoch, [record.value]) == [
-            raw
-        ]
+        (packed,) = records.pack_records([record.slot], record.generation, record.stored, record.epoch, [record.value])
+        assert packed == raw
         assert slot == record.slot
     if claimed is not None:
         packed = records.pack_claim(claimed.handle, claimed.call, claimed.pid, claimed.epoch)

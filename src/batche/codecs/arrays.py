@@ -34,6 +34,17 @@ class _Layout(NamedTuple):
     nbytes: int
 
 
+class _Header(NamedTuple):
+    dtype: Any
+    shape: tuple[int, ...]
+    fortran: bool
+    header: bytes
+
+
+_last = _Header(None, (), False, b"")
+"""That of the last array written: those of one batch are mostly alike, and to compare costs less than to look up."""
+
+
 def is_array(kind: type) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and kind is numpy.ndarray
@@ -50,9 +61,18 @@ def is_text(kind: type) -> bool:
     return numpy is not None and (kind is numpy.str_ or kind is numpy.bytes_)
 
 
-def pack(array: NDArray[Any]) -> bytes:
-    """The array's own elements, whatever memory it is a view of; C or Fortran order is kept."""
-    return b"".join((_header_of(array.dtype, array.shape, array.flags.fnc), array.tobytes("A")))
+def pack(array: NDArray[Any], tag: bytes = b"") -> bytes:
+    """``tag`` and the array's own elements, whatever memory it is a view of; C or Fortran order is kept."""
+    global _last
+    dtype, shape, fortran = array.dtype, array.shape, array.flags.fnc
+    last = _last
+    if dtype is last.dtype and shape == last.shape and fortran is last.fortran:
+        header = last.header
+    else:
+        header = _header_of(dtype, shape, fortran)
+        if dtype.names is None:  # else it could be changed, and be the same dtype still
+            _last = _Header(dtype, shape, fortran, header)
+    return b"".join((tag, header, array.tobytes("F") if fortran else array.tobytes()))
 
 
 def pack_scalar(value: np.generic) -> bytes:

@@ -64,6 +64,8 @@ def pack(value: Any, aliases: bool) -> bytes:
     come back as equal but separate containers.
     """
     kind = type(value)
+    if kind is not list and arrays.is_array(kind):
+        return arrays.pack(value, ARRAY)
     try:
         if kind is list and value and type(value[0]) is float:
             # `_is_flat` again for the commonest result, without the calls, which would be a fifth of its cost.
@@ -74,8 +76,6 @@ def pack(value: Any, aliases: bool) -> bytes:
             return Packer(strict_types=True, unicode_errors="surrogatepass").pack(value)
     except Exception:
         pass  # A subclass, an int of more than 64 bits, or parts that do not add up: looked at one by one.
-    if arrays.is_array(kind):
-        return ARRAY + arrays.pack(value)
     if tensors.is_tensor(kind):
         return TENSOR + tensors.pack(value)
     return _pack_tree(value, aliases)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
+from operator import not_
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -73,7 +75,7 @@ def _read_on(keys: Sequence[Key], get: Callable[[bytes], bytes | None], raws: li
 
 def missed(snapshot: int, keys: Sequence[Key], entries: Sequence[Entry | None]) -> Missed:
     """Which of ``keys`` had no entry."""
-    return Missed(snapshot, frozenset(key for key, entry in zip(keys, entries, strict=True) if entry is None))
+    return Missed(snapshot, frozenset(compress(keys, map(not_, entries))))  # no entry is empty
 
 
 def read_claims(keys: Sequence[Key], transaction: Transaction) -> tuple[int, list[bytes | None]]:
@@ -87,6 +89,8 @@ def unpack(raws: Sequence[bytes | None], epoch: int, slots: Slots, tick: int) ->
     Each entry is noted as used at ``tick`` and its place in ``raws``: one plain store of 8 bytes, unless a later use
     is noted already. With a ``tick`` of 0, which is earlier than any use, nothing is noted.
     """
+    if not any(raws):  # no record is empty
+        return [None] * len(raws)
     words = slots.table.view  # what `words` gives, without its call
     known = len(words)
     entries: list[Entry | None] = []

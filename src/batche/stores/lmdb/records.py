@@ -20,8 +20,9 @@ nobody could go on, so the environment counts as damaged. A claim that was chang
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -84,14 +85,17 @@ class Record(NamedTuple):
 
 def pack_records(
     slots: Sequence[int], generation: int, stored: int, epoch: int, values: Iterable[bytes]
-) -> list[bytes]:
-    """The bytes of entries whose generations follow one another; a checksum of all that comes last."""
+) -> Iterator[bytes]:
+    """The bytes of entries whose generations follow one another; a checksum of all that comes last.
+
+    Each is made when it is asked for, in memory that the one before has left: it is still in the processor's cache
+    when LMDB copies it.
+    """
     pack, checksum = _HEAD.pack, _CHECKSUM.pack
-    bodies = [
-        pack(slot, number, stored, epoch) + value
-        for slot, number, value in zip(slots, range(generation, generation + len(slots)), values, strict=True)
-    ]
-    return [body + checksum(crc32(body)) for body in bodies]
+    generations = range(generation, generation + len(slots))
+    for slot, number, value in zip(slots, generations, values, strict=True):
+        body = pack(slot, number, stored, epoch) + value
+        yield body + checksum(crc32(body))
 
 
 def unpack_record(raw: bytes) -> Record | None:
@@ -228,6 +232,11 @@ def unpack_index(raw: bytes) -> int:
 def pack_slot(slot: int) -> bytes:
     """The key under which the key of a slot's entry is written."""
     return _SLOT.pack(SLOT, slot)
+
+
+def pack_slots(slots: Iterable[int]) -> Iterator[bytes]:
+    """The same for many, without a call of Python's for each."""
+    return map(_SLOT.pack, repeat(SLOT), slots)
 
 
 def slot_of(raw: bytes) -> int | None:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -93,10 +94,10 @@ class Slots:
     def fill(self, slots: Sequence[int], tick: int, generation: int, domain: int) -> None:
         """Note the new entries of ``slots``, used one after the other from ``tick`` on. They are in the table."""
         words = self.table.view
-        for number, slot in enumerate(slots):
-            words[slot + GENERATION] = generation + number
+        for slot, number, moment in zip(slots, count(generation), count(tick)):
+            words[slot + GENERATION] = number
             words[slot + DOMAIN] = domain
-            words[slot] = tick + number
+            words[slot] = moment
 
     def note(self, slot: int) -> tuple[int, int, int]:
         """What `restore` takes to give ``slot`` back to the entry that it has now."""

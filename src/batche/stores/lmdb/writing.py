@@ -11,7 +11,7 @@ from typing import Final
 
 from batche._types import KEY_BYTES, NAMESPACE_BYTES, Key
 from batche.stores.lmdb import records
-from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, Domain, pack_index, pack_slot
+from batche.stores.lmdb.records import CLAIM, DOMAIN, ENTRY, FREE, GLOBAL, Domain, pack_index, pack_slot, pack_slots
 from batche.stores.lmdb.slots import Slots
 from batche.stores.lmdb.transaction import Transaction
 
@@ -46,21 +46,26 @@ class Writing:
         maxsize = self.limits.maxsize
         return (maxsize < 0 or self.entries + entries <= maxsize) and self.bytes + size <= max_bytes
 
-    def add_all(self, keys: Sequence[Key], values: Sequence[bytes], tick: int, stored: int, epoch: int) -> None:
-        """Write entries for which there is room, in order of use from ``tick`` on."""
+    def add_all(
+        self, keys: Sequence[Key], values: Sequence[bytes], size: int, tick: int, stored: int, epoch: int
+    ) -> None:
+        """Write entries of ``size`` bytes in all, for which there is room, in order of use from ``tick`` on."""
         slots = self._take_slots(len(keys))
         generation, self._generation = self._generation, self._generation + len(keys)
-        written = records.pack_records(slots, generation, stored, epoch, values)
         names = [ENTRY + key for key in keys]
+
+        def written() -> Iterable[tuple[bytes, bytes]]:
+            return zip(names, records.pack_records(slots, generation, stored, epoch, values), strict=True)
+
         cursor = self.transaction.cursor()
-        _, added = cursor.putmulti(zip(names, written, strict=True), overwrite=False)
-        if added < len(written):
-            self._replace(zip(names, written, strict=True))
-        cursor.putmulti(zip(map(pack_slot, slots), keys, strict=True))
+        _, added = cursor.putmulti(written(), overwrite=False)
+        if added < len(names):
+            self._replace(written())
+        cursor.putmulti(zip(pack_slots(slots), keys, strict=True))
         self._filled.update(zip(slots, range(tick, tick + len(slots)), strict=True))
         self.slots.fill(slots, tick, generation, self._domain_word)
         self.entries += len(keys)
-        self.bytes += sum(map(records.size_of, map(len, values)))
+        self.bytes += size
 
     def _replace(self, written: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the records of keys that may have an entry already."""
