@@ -84,6 +84,28 @@ def test_a_large_table_yields_its_oldest_eighth_or_so(table: Slots) -> None:
     assert 500 < len(found) < 3000
 
 
+def test_a_scan_finds_as_many_as_are_wanted_of_a_table_with_enough(table: Slots) -> None:
+    taken = fill(table, 4000)
+    for least in (100, 1000, 1500, 4000):
+        candidates = Candidates(table, DOMAIN)
+        candidates.refill(least)
+        found = drain(candidates)
+        assert found == taken[: len(found)]
+        assert len(found) >= least
+
+
+def test_a_scan_while_victims_are_taken_gives_none_of_them_again(table: Slots) -> None:
+    """Another thread may scan before the removal of those taken is committed, and they are free."""
+    taken = fill(table, 10)
+    candidates = Candidates(table, DOMAIN)
+    candidates.refill()
+    assert [candidates.pop(), candidates.pop()] == taken[:2]
+    candidates.refill()
+    assert candidates.pop() == taken[2]
+    candidates.put_back()
+    assert drain(candidates) == taken
+
+
 def test_another_domain_is_not_touched(table: Slots) -> None:
     fill(table, 10, domain=DOMAIN + 1)
     candidates = Candidates(table, DOMAIN)
@@ -103,8 +125,8 @@ def between_threshold_and_scan(candidates: Candidates, action: Callable[[], obje
     """Refill, and have ``action`` happen after the threshold was chosen and before the table is read."""
     chosen = candidates._threshold
 
-    def threshold() -> int:
-        latest = chosen()
+    def threshold(least: int) -> int:
+        latest = chosen(least)
         action()
         return latest
 
@@ -144,15 +166,15 @@ def test_removal_between_scan_and_write_leaves_the_counts_right(tmp_path: Path) 
     victims = store._upkeep.victims(NAMESPACE)
     scan = victims.refill
 
-    def refill() -> None:
+    def refill(least: int) -> None:
         rival.delete([key(1)])
-        scan()
+        scan(least)
         use(rival, [2])
 
     call = new_call()
     assert claim(store, call, [3]) == [3]
     refills = iter([refill])
-    victims.refill = lambda: next(refills, scan)()  # type: ignore[method-assign]  # noqa: PLW0108  one for each call
+    victims.refill = lambda least=1: next(refills, scan)(least)  # type: ignore[method-assign]
     store.put(call, [(key(3), value(3))])
     store.release(call)
     assert contents(store, range(5)) == {3}
@@ -181,14 +203,30 @@ def test_a_writer_gets_through_where_every_scan_is_outrun(tmp_path: Path) -> Non
     victims = store._upkeep.victims(NAMESPACE)
     scan = victims.refill
 
-    def refill() -> None:
-        scan()
+    def refill(least: int = 1) -> None:
+        scan(least)
         reader.read(keys([3, 1, 4, 0, 2]))
 
     victims.refill = refill  # type: ignore[method-assign]  # orders scan and uses
     use(store, [5])
     assert contents(store, range(6)) == {0, 1, 2, 4, 5}
     assert store.stats(NAMESPACE).evictions == 1
+    recount(store)
+
+
+def test_a_put_scans_before_its_transaction_where_few_victims_are_left(tmp_path: Path) -> None:
+    """To run out of victims in a transaction would take another one."""
+    store = LmdbStore(tmp_path / "s", maxsize=3000)
+    use(store, range(3000))
+    use(store, [3000])
+    for begin in range(3001, 9000, 700):
+        call, numbers = new_call(), range(begin, begin + 700)
+        assert claim(store, call, numbers) == list(numbers)
+        commits = store._opened.slots.commits
+        store.put(call, [(key(number), value(number)) for number in numbers])
+        assert store._opened.slots.commits == commits + 1
+        store.release(call)
+        assert contents(store, numbers) == set(numbers)
     recount(store)
 
 

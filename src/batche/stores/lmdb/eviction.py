@@ -19,7 +19,7 @@ from batche.stores.lmdb.slots import DOMAIN, FREE, Slots
 
 SHARE: Final = 8
 """A scan looks for this part of all entries (one in `SHARE`), so each eviction pays for `SHARE` slots of a scan."""
-_SAMPLE: Final = 1024
+_SAMPLE: Final = 256
 """Slots that are looked at to choose a threshold."""
 
 
@@ -32,7 +32,7 @@ class Candidates:
         # What the last scan did not take is younger than the first; the second is what is left of what it took. One
         # attribute, because another thread may refill while one evicts.
         self._found: tuple[int, deque[tuple[int, int]]] = 0, deque()
-        self._taken: list[tuple[int, int]] = []
+        self._taken: dict[int, int] = {}  # slots and their ticks
 
     def __len__(self) -> int:
         return len(self._found[1])
@@ -43,8 +43,10 @@ class Candidates:
         while queue:
             tick, slot = queue.popleft()
             now = words[slot]
+            if slot in self._taken:  # another thread's scan has found it too, before its removal is committed
+                continue
             if now == tick:
-                self._taken.append((tick, slot))
+                self._taken[slot] = tick
                 return slot
             if now <= latest:  # a slow reader's use: its moment may be older than that of other candidates
                 insort(queue, (now, slot))
@@ -56,16 +58,23 @@ class Candidates:
 
     def put_back(self) -> None:
         """Those taken are the oldest still: their removal was not committed."""
-        self._found[1].extendleft(reversed(self._taken))
+        self._found[1].extendleft((tick, slot) for slot, tick in reversed(self._taken.items()))
         self._taken.clear()
 
-    def refill(self) -> None:
-        """Scan the table. Takes no lock.
+    def provide(self, number: int, *, exhausted: bool) -> None:
+        """Scan for the victims of ``number`` entries to come: where none were found when some were needed, or no more
+        than these are left of an earlier scan. To run out of them under the writer's lock costs a transaction.
+        """
+        if exhausted or 0 < len(self) <= number:  # to use up the last one hides that there is a need
+            self.refill(number)
+
+    def refill(self, least: int = 1) -> None:
+        """Scan the table for ``least`` victims, or about as many, and for more in a large one. Takes no lock.
 
         It takes nothing that was stored since it began: that may be older than what is stored while it goes on.
         """
         begun = self._slots.tick()
-        latest = min(self._threshold(), begun)
+        latest = min(self._threshold(least), begun)
         found = self._scan(latest)
         self._found = (latest, found) if found else (begun, self._scan(begun))
 
@@ -85,18 +94,21 @@ class Candidates:
         return deque(sorted(pair for chunk in self._slots.chunks() for pair in self._among(latest, *chunk)))
 
     def _among(self, latest: int, slots: range, ticks: list[int], domains: list[int]) -> list[tuple[int, int]]:
-        if self._domain is None:
-            return [(tick, slot) for tick, slot in zip(ticks, slots, strict=True) if 0 < tick <= latest]
+        wanted = self._domain
         return [
             (tick, slot)
             for tick, slot, domain in zip(ticks, slots, domains, strict=True)
-            if domain == self._domain and 0 < tick <= latest
+            if tick <= latest and tick and (wanted is None or domain == wanted)  # first what most are not
         ]
 
-    def _threshold(self) -> int:
-        """A tick that about one in `SHARE` of the entries does not exceed, or, where there are few, any tick."""
+    def _threshold(self, least: int) -> int:
+        """A tick that one in `SHARE` of the entries does not exceed, or ``least`` and some more: about so many.
+
+        Any tick where there are few entries.
+        """
         sample = self._slots.sample(_SAMPLE)
         words = self._slots.words  # after the sample, which maps what others have added to the table
         ticks = [words[slot] for slot in sample if self._domain in (None, words[slot + DOMAIN])]
         used = sorted(tick for tick in ticks if 0 < tick < FREE)
-        return used[len(used) // SHARE] if len(used) >= _SAMPLE // SHARE else FREE - 1
+        place = max(len(used) // SHARE, 2 * least * _SAMPLE // self._slots.capacity)
+        return used[place] if place < len(used) and len(used) >= _SAMPLE // SHARE else FREE - 1

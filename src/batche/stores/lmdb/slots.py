@@ -161,6 +161,11 @@ class Slots:
         """Where the last whole chunk ends."""
         return HEADER_WORDS + self._chunks() * _CHUNK_WORDS
 
+    @property
+    def capacity(self) -> int:
+        """How many slots the table has, as far as it is mapped."""
+        return self._chunks() * CHUNK
+
     def chunks(self) -> Iterator[tuple[range, list[int], list[int]]]:
         """The table piece by piece: slots, their ticks, their domains. Takes no lock; all may have changed since."""
         words = self.refresh()
@@ -171,7 +176,8 @@ class Slots:
 
     def sample(self, number: int) -> list[int]:
         """``number`` slots, evenly spread over the table."""
-        capacity = (len(self.refresh()) - HEADER_WORDS) // _CHUNK_WORDS * CHUNK
+        self.refresh()
+        capacity = self.capacity
         places = (index * capacity // number for index in range(number))
         return [HEADER_WORDS + place // CHUNK * _CHUNK_WORDS + place % CHUNK for place in places]
 

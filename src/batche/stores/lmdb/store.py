@@ -241,6 +241,7 @@ class LmdbStore:
         victims = upkeep.victims(call.namespace)
         answers: list[Answer] = []
         while not putting.done:
+            victims.provide(min(len(entries), MOST_KEYS), exhausted=putting.needs_victims)
             with as_store_error(str(self._opened.path)):
                 putting.scarce, putting.room = scarce(self._opened.path), upkeep.room()
             answers = upkeep.write(
@@ -251,9 +252,7 @@ class LmdbStore:
                 room=putting.room,
                 grow=putting,
             )
-            if putting.needs_victims:
-                victims.refill()
-            elif attempt:
+            if attempt and not putting.needs_victims:
                 break
         self._count_takeovers(following)
         self._tell_default_limit(call.namespace, putting)

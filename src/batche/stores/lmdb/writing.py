@@ -24,6 +24,7 @@ class Writing:
 
     def __init__(self, transaction: Transaction, slots: Slots, domain: bytes) -> None:
         self.transaction = transaction
+        self._pop = transaction.cursor().pop  # the transaction's own makes a cursor each time
         self.slots = slots
         self.domain = domain
         self._domain_key = DOMAIN + domain
@@ -76,7 +77,7 @@ class Writing:
 
     def remove(self, key: Key) -> bool:
         """Remove the entry of ``key``, if there is one."""
-        raw = self.transaction.pop(ENTRY + key)
+        raw = self._pop(ENTRY + key)
         if raw is None:
             return False
         slot = records.slot_of(raw)
@@ -106,7 +107,7 @@ class Writing:
 
     def _evict(self, slot: int) -> None:
         key = self.transaction.get(pack_slot(slot))
-        raw = self.transaction.pop(ENTRY + key) if key is not None else None
+        raw = self._pop(ENTRY + key) if key is not None else None
         if raw is not None and records.slot_of(raw) == slot:
             self._removed(raw, slot)
             self.evictions += 1
