@@ -350,7 +350,7 @@ class Recency:
         return world._replace(wrong=wrong)
 
     @stands_for(
-        "stores.lmdb.writing:Writing._evict", "stores.lmdb.writing:Writing._removed", "stores.lmdb.slots:Slots.outdate"
+        "stores.lmdb.writing:Writing._evict", "stores.lmdb.writing:Writing._vacate", "stores.lmdb.slots:Slots.outdate"
     )
     def _outdated(self, world: World, slot: int) -> World:
         if "outdated after the commit" in self._flaws:

@@ -68,7 +68,7 @@ def test_free_slots_do_not_count_as_the_last_use(directory: Path) -> None:
 def test_removing_changes_the_generation(directory: Path) -> None:
     table = Slots(directory)
     table.fill([table.first], 5, 7, 1)
-    table.outdate(table.first)
+    table.outdate([table.first])
     assert table.words[table.first + GENERATION] not in (0, 7)
 
 

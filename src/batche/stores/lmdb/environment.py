@@ -58,6 +58,7 @@ class Environment:
 
     def __init__(self, path: Path, *, durable: bool = False, inside: int | None = None) -> None:
         self.path = path
+        self._data = path / "data.mdb"
         self.durable = durable
         self.damaged = 0
         """How often reading or writing has found the file to be wrong since it was examined."""
@@ -233,7 +234,7 @@ class Environment:
         """The bytes of the file that nothing is in: what a transaction may use without making it grow."""
         stat = self.ask(lmdb.Environment.stat)
         with self._errors():
-            size = os.stat(self.path / "data.mdb").st_size
+            size = os.stat(self._data).st_size
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + FIRST_PAGES
         return int(size - used * stat["psize"])
 
@@ -241,7 +242,7 @@ class Environment:
         """By how many bytes the file may grow before the map is full."""
         self._handle()
         with self._errors():
-            return self._map_bytes - os.stat(self.path / "data.mdb").st_size
+            return self._map_bytes - os.stat(self._data).st_size
 
     def check_readers(self) -> None:
         """Free the reader slots of the dead, and so the pages that these keep from being used again."""

@@ -99,10 +99,15 @@ class Slots:
             words[slot + DOMAIN] = domain
             words[slot] = moment
 
-    def note(self, slot: int) -> tuple[int, int, int]:
-        """What `restore` takes to give ``slot`` back to the entry that it has now."""
-        words = self.table.view if slot + DOMAIN < len(self.table.view) else self.refresh()
-        return words[slot], words[slot + GENERATION], words[slot + DOMAIN]
+    def _reaching(self, slots: Sequence[int]) -> memoryview:
+        """The words, with those of ``slots``, which others may have added."""
+        words = self.table.view
+        return words if max(slots, default=0) + DOMAIN < len(words) else self.refresh()
+
+    def note(self, slots: Sequence[int]) -> dict[int, tuple[int, int, int]]:
+        """What `restore` takes to give each of ``slots`` back to the entry that it has now."""
+        words = self._reaching(slots)
+        return {slot: (words[slot], words[slot + GENERATION], words[slot + DOMAIN]) for slot in slots}
 
     def restore(self, slot: int, tick: int, generation: int, domain: int) -> None:
         """After a removal that was not committed: the slot is its entry's again. A use since then stays noted."""
@@ -112,10 +117,11 @@ class Slots:
         if words[slot] == FREE:
             words[slot] = tick
 
-    def outdate(self, slot: int) -> None:
-        """Before an entry goes: from now on nobody serves a decoded copy of it."""
-        words = self.table.view if slot + GENERATION < len(self.table.view) else self.refresh()
-        words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
+    def outdate(self, slots: Sequence[int]) -> None:
+        """Before entries go: from now on nobody serves a decoded copy of them."""
+        words = self._reaching(slots)
+        for slot in slots:
+            words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
 
     def free(self, slot: int) -> None:
         """After the commit that removed an entry."""

@@ -80,41 +80,46 @@ class Writing:
         raw = self._pop(ENTRY + key)
         if raw is None:
             return False
-        slot = records.slot_of(raw)
-        self._removed(raw, slot if slot is not None and self.transaction.get(pack_slot(slot)) == key else None)
+        self._count_out(raw)
+        slot = records.slot_of(raw)  # one whose head is damaged cannot tell its slot, which stays out of use
+        if slot is not None and self.transaction.get(pack_slot(slot)) == key:
+            self._vacate([slot])
         return True
 
-    def _removed(self, raw: bytes, slot: int | None) -> None:
-        """Count an entry out. One whose head is damaged cannot tell its slot, which stays out of use."""
+    def _count_out(self, raw: bytes) -> None:
         self.entries -= 1
         self.bytes -= records.size_of(len(raw) - records.OVERHEAD_BYTES)
-        if slot is not None:
-            if slot not in self._filled and slot not in self._noted:
-                self._noted[slot] = self.slots.note(slot)
-            self.slots.outdate(slot)
-            self._freed.append(slot)
+
+    def _vacate(self, slots: Sequence[int]) -> None:
+        """Have ``slots`` free once this is committed; from now on nobody serves a decoded copy of what was in them."""
+        self._noted |= self.slots.note([slot for slot in slots if slot not in self._filled and slot not in self._noted])
+        self.slots.outdate(slots)
+        self._freed += slots
 
     def make_room(self, entries: int, size: int, max_bytes: int, pop: Callable[[], int | None]) -> bool:
         """Evict what ``pop`` gives until ``entries`` of ``size`` bytes fit, or one transaction evicted enough."""
-        for _ in range(MOST_EVICTED):
-            if self.has_room(entries, size, max_bytes):
-                return True
+        evicted: list[int] = []
+        while not self.has_room(entries, size, max_bytes) and len(evicted) < MOST_EVICTED:
             slot = pop()
             if slot is None:
-                return False
-            self._evict(slot)
+                break
+            if self._evict(slot):
+                evicted.append(slot)
+        self._vacate(evicted)
         return self.has_room(entries, size, max_bytes)
 
-    def _evict(self, slot: int) -> None:
+    def _evict(self, slot: int) -> bool:
+        """Remove the entry that has ``slot``; where none has, it was left by a transaction that was never committed."""
         key = self.transaction.get(pack_slot(slot))
         raw = self._pop(ENTRY + key) if key is not None else None
         if raw is not None and records.slot_of(raw) == slot:
-            self._removed(raw, slot)
+            self._count_out(raw)
             self.evictions += 1
-            return
+            return True
         if raw is not None and key is not None:
             self.transaction.put(ENTRY + key, raw)
-        self.slots.free(slot)  # left by a transaction that was never committed
+        self.slots.free(slot)
+        return False
 
     # ---- slots ----
 
