@@ -27,6 +27,9 @@ _LAYOUTS: Final = 256
 
 
 class _Layout(NamedTuple):
+    """What a header says."""
+
+    header: bytes
     ndarray: type[Any]
     shape: tuple[int, ...]
     dtype: Any
@@ -35,14 +38,17 @@ class _Layout(NamedTuple):
 
 
 class _Header(NamedTuple):
+    """What says it."""
+
     dtype: Any
     shape: tuple[int, ...]
     fortran: bool
     header: bytes
 
 
-_last = _Header(None, (), False, b"")
-"""That of the last array written: those of one batch are mostly alike, and to compare costs less than to look up."""
+# Those of the last array: one batch's are mostly alike, and to compare costs less than to look up.
+_written = _Header(None, (), False, b"")
+_read = _Layout(b"none", object, (), None, "C", -1)
 
 
 def is_array(kind: type) -> bool:
@@ -63,15 +69,15 @@ def is_text(kind: type) -> bool:
 
 def pack(array: NDArray[Any], tag: bytes = b"") -> bytes:
     """``tag`` and the array's own elements, whatever memory it is a view of; C or Fortran order is kept."""
-    global _last
+    global _written
     dtype, shape, fortran = array.dtype, array.shape, array.flags.fnc
-    last = _last
+    last = _written
     if dtype is last.dtype and shape == last.shape and fortran is last.fortran:
         header = last.header
     else:
         header = _header_of(dtype, shape, fortran)
         if dtype.names is None:  # else it could be changed, and be the same dtype still
-            _last = _Header(dtype, shape, fortran, header)
+            _written = _Header(dtype, shape, fortran, header)
     return b"".join((tag, header, array.tobytes("F") if fortran else array.tobytes()))
 
 
@@ -84,13 +90,16 @@ def pack_scalar(value: np.generic) -> bytes:
 
 def unpack(data: bytes, offset: int = 0) -> NDArray[Any]:
     """A new writable array; the shape it claims is compared with the bytes there are before any is made."""
-    start = offset + _SIZE.size
-    body = start + _SIZE.unpack_from(data, offset)[0]
-    layout = _layout(data[start:body])
-    if len(data) - body != layout.nbytes:
+    global _read
+    last = _read
+    if not data.startswith(last.header, offset):
+        size = _SIZE.size + _SIZE.unpack_from(data, offset)[0]
+        last = _read = _layout(data[offset : offset + size])
+    _, ndarray, shape, dtype, order, nbytes = last
+    body = len(data) - nbytes
+    if body != offset + len(last.header):
         raise ValueError("an array's shape does not fit its bytes")
-    view = layout.ndarray(layout.shape, layout.dtype, data, body, None, layout.order)
-    copy: NDArray[Any] = view.copy(layout.order)
+    copy: NDArray[Any] = ndarray(shape, dtype, data, body, None, order).copy(order)
     return copy
 
 
@@ -186,8 +195,8 @@ def _dtype(spec: Any) -> np.dtype[Any]:
 def _layout(header: bytes) -> _Layout:
     import numpy as np
 
-    spec, shape, fortran = unpackb(header)
+    spec, shape, fortran = unpackb(header[_SIZE.size :])
     dtype = _dtype(spec)
     if not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError("a shape is made of lengths")
-    return _Layout(np.ndarray, tuple(shape), dtype, "F" if fortran else "C", prod(shape) * dtype.itemsize)
+    return _Layout(header, np.ndarray, tuple(shape), dtype, "F" if fortran else "C", prod(shape) * dtype.itemsize)

@@ -39,7 +39,7 @@ class MsgpackCodec:
             if data[0] != ESCAPE:
                 # Not a function of its own: this line is what a hit costs.
                 return unpackb(data, ext_hook=_leaf, strict_map_key=False, unicode_errors="surrogatepass")
-            return _decode_tagged(data)
+            return _decode_tagged(data[:TAG_BYTES], data)
         except Exception as error:
             raise decode_error(self.name, error) from error
 
@@ -97,9 +97,8 @@ class AutoCodec:
             if data[0] != ESCAPE:
                 # Not a function of its own: this line is what a hit costs.
                 return unpackb(data, ext_hook=_leaf, strict_map_key=False, unicode_errors="surrogatepass")
-            if data[:TAG_BYTES] == PICKLE:
-                return pickles.unpack(data)
-            return _decode_tagged(data)
+            tag = data[:TAG_BYTES]
+            return pickles.unpack(data) if tag == PICKLE else _decode_tagged(tag, data)
         except Exception as error:
             raise decode_error(self.name, error) from error
 
@@ -132,8 +131,7 @@ def format_name(given: Codec) -> bytes:
     return b"" if is_builtin(given) else b"codec " + given.name.encode("utf-8", "surrogatepass")
 
 
-def _decode_tagged(data: bytes) -> Any:
-    tag = data[:TAG_BYTES]
+def _decode_tagged(tag: bytes, data: bytes) -> Any:
     if tag == ARRAY:
         return arrays.unpack(data, TAG_BYTES)
     if tag == MARKED:
