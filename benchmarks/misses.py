@@ -23,7 +23,7 @@ def questions(sizes: Sizes) -> list[Question]:
             filled=1,  # so that files are made and opened
             batch=sizes.batch,
             batches=sizes.entries // sizes.batch,
-            rounds=max(2, sizes.rounds // 4),
+            rounds=max(2, sizes.rounds // 2),
             fresh=True,
             targets=TARGETS,
         )
