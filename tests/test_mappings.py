@@ -56,6 +56,19 @@ def test_a_cache_that_is_empty_is_a_mapping_all_the_same() -> None:
     assert len(held) == 3
 
 
+def test_clearing_one_of_two_functions_leaves_the_evictions_which_are_the_mappings() -> None:
+    held = cachetools.LRUCache[str, Any](2)
+    one, other = squares(held, name="one"), squares(held, name="other")
+    one([1, 2, 3, 4])
+    other([5])
+    evicted = one.cache_info().evictions
+    assert evicted > 0
+    other.cache_clear()
+    assert one.cache_info().evictions == evicted
+    one.cache_clear()
+    assert one.cache_info().evictions == 0
+
+
 def test_the_mappings_own_limit_and_order_hold() -> None:
     square = squares(cachetools.LRUCache(3))
     square([1, 2, 3])

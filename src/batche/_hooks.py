@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import RLock
 from typing import Any, Final, TypeAlias
 
-from batche._process import renew_after_fork
+from batche._process import ProcessLock
 
 Listener: TypeAlias = Callable[[list[Any]], object]
 """Called with the items that a function is about to be given."""
@@ -20,15 +19,11 @@ class Hooks:
 
     def __init__(self) -> None:
         self.off = 0
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self._lock = RLock()
+        self._switching = ProcessLock()
 
     def switch(self, by: int) -> None:
         """Count one more (1) or one less (-1) who wants caching to be off."""
-        with self._lock:
+        with self._switching.lock:
             self.off += by
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from threading import RLock
 from typing import Final, Protocol
 from weakref import WeakSet
 
@@ -54,6 +55,17 @@ class Forkable(Protocol):
 
     def after_fork(self) -> None:
         """Make the state a child's own. Runs in the child's only thread, before any other code of it."""
+
+
+class ProcessLock:
+    """``lock`` is re-entrant, for a signal handler may come in between, and free in a forked child whoever held it."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = RLock()
 
 
 _forkables: WeakSet[Forkable] = WeakSet()

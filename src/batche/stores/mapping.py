@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from batche._process import renew_after_fork
+from batche._process import ProcessLock, renew_after_fork
 from batche._types import MINE, MISS, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
 from batche.stores import _forks
@@ -242,7 +242,8 @@ class MappingStore:
         with self._using():
             self._void([key for key in (*self._claims, *self._abandoned) if key.startswith(namespace)])
             self._counts.pop(namespace, None)
-            self._evictions = 0
+            if not self._counts:  # else they are another function's as well
+                self._evictions = 0
             return sum(self._remove(key) for key in self._keys(namespace))
 
     def _keys(self, namespace: bytes) -> list[Key]:
@@ -313,12 +314,12 @@ def _peek_of(mapping: MutableMapping[str, Any]) -> Callable[[str], Any]:
 
 
 _stores: WeakValueDictionary[int, MappingStore] = WeakValueDictionary()
-_choosing = RLock()
+_choosing: Final = ProcessLock()
 
 
 def store_of(mapping: MutableMapping[str, Any]) -> MappingStore:
     """The one store of ``mapping`` in this process, for as long as somebody uses it."""
-    with _choosing:
+    with _choosing.lock:
         store = _stores.get(id(mapping))  # found while the store lives, and so the mapping that it holds
         if store is None:
             store = _stores[id(mapping)] = MappingStore(mapping)

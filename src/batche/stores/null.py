@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from threading import RLock
 from typing import Any
 
+from batche._process import ProcessLock
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
 from batche.stores.base import Answer
@@ -27,7 +27,7 @@ class NullStore:
     def __init__(self, trouble: StoreError | None = None) -> None:
         self.trouble = trouble
         self._counts: dict[bytes, Counter[str]] = {}
-        self._lock = RLock()
+        self._counting = ProcessLock()
 
     def read(self, keys: Sequence[Key], /, *, use: bool = True) -> Sequence[Entry | None]:
         return [None] * len(keys)
@@ -56,7 +56,7 @@ class NullStore:
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
         if counts:
-            with self._lock:
+            with self._counting.lock:
                 self._counts.setdefault(call.namespace, Counter()).update(counts)
                 self._counts[call.namespace]["errors"] += self.trouble is not None
 
@@ -69,7 +69,7 @@ class NullStore:
 
     def clear(self, namespace: bytes, /) -> int:
         self._must_reach_store()
-        with self._lock:
+        with self._counting.lock:
             self._counts.pop(namespace, None)
         return 0
 
@@ -85,7 +85,7 @@ class NullStore:
         return None
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
-        with self._lock:
+        with self._counting.lock:
             counts = dict(self._counts.get(namespace, {}))
         return CacheInfo(counts.pop("hits", 0), counts.pop("misses", 0), 0, 0, **counts)
 

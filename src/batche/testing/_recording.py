@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
 from types import MethodType
 from typing import Any, Final
 
 from batche._cached import Cached
 from batche._methods import AsyncCachedMethod, CachedMethod
-from batche._process import renew_after_fork
+from batche._process import ProcessLock
 
 
 class Recording(list[Any]):
@@ -26,18 +25,8 @@ class Recording(list[Any]):
         self.extend(items)
 
 
-class _Attaching:
-    """The lock under which recordings are attached to functions."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = RLock()
-
-
-_attaching: Final = _Attaching()
+_attaching: Final = ProcessLock()
+"""Under it recordings are attached to functions."""
 
 
 @contextmanager

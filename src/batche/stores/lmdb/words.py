@@ -12,11 +12,10 @@ import os
 import sys
 import weakref
 from pathlib import Path
-from threading import RLock
 from typing import Any, Final
 
 from batche._places import as_store_error
-from batche._process import renew_after_fork
+from batche._process import ProcessLock
 from batche.errors import StoreError
 from batche.stores.lmdb import descriptors
 
@@ -26,18 +25,8 @@ _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >
 """A map of Python keeps a descriptor of its own, unless it is told not to."""
 
 
-class _Assigning:
-    """Guards the assignment of views, so that a smaller one never takes the place of a larger one."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = RLock()  # re-entrant: a signal handler may come in between
-
-
-_ASSIGNING: Final = _Assigning()
+_ASSIGNING: Final = ProcessLock()
+"""Guards the assignment of views, so that a smaller one never takes the place of a larger one."""
 
 
 class Words:

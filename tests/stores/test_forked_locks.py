@@ -1,0 +1,88 @@
+"""A fork while another thread holds a lock of the library's: the child has it anew, and does not wait for nobody."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batche import _calls, cache_batch_variable
+from batche._hooks import hooks
+from batche._process import ProcessLock
+from batche.stores import mapping
+from batche.stores.lmdb import words
+from batche.stores.null import NullStore
+from batche.testing import _recording, disabled, recording
+
+NULL = NullStore()
+
+
+def count() -> None:
+    NULL.release(_calls.new_call(b"function"), counts={"misses": 1})
+    assert NULL.stats(b"function").misses == 1
+
+
+def decorate_with_a_mapping() -> None:
+    assert squares(store={})([2]) == [4]
+
+
+def disable() -> None:
+    with disabled():
+        assert squares(store={})([2]) == [4]
+
+
+def record() -> None:
+    function = squares(store={})
+    with recording(function) as computed:
+        assert function([2]) == [4]
+    assert computed == [2]
+
+
+def use_the_runtime_place() -> None:
+    assert squares()([2]) == [4]
+
+
+def squares(**options: Any) -> Any:
+    @cache_batch_variable("numbers", **options)
+    def square(numbers: list[int]) -> list[int]:
+        return [number * number for number in numbers]
+
+    return square
+
+
+@pytest.mark.parametrize(
+    ("lock", "use"),
+    [
+        (NULL._counting, count),
+        (mapping._choosing, decorate_with_a_mapping),
+        (hooks._switching, disable),
+        (_recording._attaching, record),
+        (words._ASSIGNING, use_the_runtime_place),
+    ],
+)
+def test_a_child_uses_what_another_thread_held_when_it_was_forked(lock: ProcessLock, use: Callable[[], None]) -> None:
+    inside, out = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.lock:
+            inside.set()
+            out.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert inside.wait(60)
+        child = multiprocessing.get_context("fork").Process(target=use)
+        child.start()
+        child.join(30)
+        stuck = child.exitcode is None
+        child.kill()
+        child.join()
+        assert not stuck, "it waits for a thread that it does not have"
+        assert child.exitcode == 0
+    finally:
+        out.set()
+        thread.join()
