@@ -178,6 +178,8 @@ class AsyncCachedFunction(Cached[P, R]):
             with attempt:
                 results = run.recall()
         if results is None:
+            if _binding.private.is_due():
+                await in_thread(_binding.private.discard)
             results = await drive_async(run, partial(self._compute_async, bound))
         return results  # type: ignore[return-value]  # the answer is always a list
 

@@ -1,6 +1,6 @@
 """The entries of private functions, which go with the function: those of each decoration that no name can find.
 
-A function that is collected is noted, and its entries are removed by the next call of any sync function that has to
+A function that is collected is noted, and its entries are removed by the next call of any function that has to
 compute, by the next private function that comes into use, or when the process leaves the runtime place. What is left
 then of functions that this process made, or whose maker has ended, goes as well.
 

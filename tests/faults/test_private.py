@@ -183,9 +183,10 @@ def test_the_payload_is_unpickled_from_a_place_that_is_private(where: Where, tmp
     assert trace.exists()
 
 
+@pytest.mark.parametrize("part", ["place", "environment"])
 @pytest.mark.parametrize("inject", [open_to_all, link, *INJECTIONS[4:-1]], ids=named)
-def test_a_place_that_is_opened_to_others_while_it_is_in_use_is_left(
-    where: Where, inject: Callable[[Path], None], tmp_path: Path
+def test_a_directory_that_is_opened_to_others_while_it_is_in_use_is_left(
+    where: Where, inject: Callable[[Path], None], part: str, tmp_path: Path
 ) -> None:
     store, directory, key = where
     trace = tmp_path / "trace"
@@ -194,7 +195,7 @@ def test_a_place_that_is_opened_to_others_while_it_is_in_use_is_left(
         told = count_warnings()
         doubling = Doubling(store)
         doubling(1)
-        inject(directory)
+        inject(directory if part == "place" else environment_of(directory))
         until(lambda: not doubling(1), "it is noticed", seconds=8)
         assert len(told) == 1, told
 

@@ -91,13 +91,21 @@ class OpenEnvironment:
         """
         try:
             with as_store_error(str(self.path)):
-                outdated = not self.place.look() or self._has_changed() or self._is_damaged()
+                outdated = not self.place.look() or not self._is_there() or self._has_changed() or self._is_damaged()
         except StoreError as error:
             if not is_passing(error):
                 raise
             outdated = False
         self.look_at = float("-inf") if outdated else time.monotonic() + LOOK
         return outdated
+
+    def _is_there(self) -> bool:
+        """Whether there is a directory at the path. `StoreError`: it was opened to others, or is no directory."""
+        try:
+            with entered(self.path):
+                return True
+        except FileNotFoundError:
+            return False
 
     def _has_changed(self) -> bool:
         changed = self._watched.have_changed()
