@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batche import CodecError, StoreError, _binding, _runtime, cache_batch_variable
-from batche._binding import Copies, Kept, private, wakeups_of
+from batche._binding import Copies, Uncopied, private, wakeups_of
 from batche._places import named_place
 from batche.stores.lmdb.store import LmdbStore
 from batche.stores.mapping import MappingStore
@@ -337,7 +337,7 @@ def test_what_cannot_be_copied_says_so_and_what_to_do() -> None:
 
 
 def test_what_is_not_kept_is_copied_only_when_it_is_handed_out_again() -> None:
-    codec, value = Kept(), [[1]]
+    codec, value = Uncopied(), [[1]]
     assert codec.encode(value) is value
     assert codec.decode(value) == value
     assert codec.decode(value) is not value

@@ -218,6 +218,21 @@ def test_an_array_of_more_or_fewer_bytes_than_its_shape_is_refused(wrap: Callabl
             MsgpackCodec().decode(hostile)
 
 
+def test_an_array_whose_header_is_cut_short_is_refused() -> None:
+    data = codec("msgpack").encode(np.empty(0))
+    size = int.from_bytes(data[2:4], "little")
+    longer = data[:2] + (size + 1).to_bytes(2, "little") + data[4:]
+    with pytest.raises(CodecError):
+        codec("msgpack").decode(longer)
+
+
+def test_who_renames_the_fields_of_an_array_renames_nobody_elses() -> None:
+    made = codec("msgpack")
+    data = made.encode(np.zeros(2, [("a", "<f4"), ("b", "<i8")]))
+    made.decode(data).dtype.names = ("x", "y")
+    assert made.decode(data).dtype.names == ("a", "b")
+
+
 @pytest.mark.parametrize("view", [np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2), np.arange(9)[::-2]])
 def test_a_view_with_gaps_comes_back_equal(view: Any) -> None:
     assert np.array_equal(MsgpackCodec().decode(MsgpackCodec().encode(view)), view)

@@ -256,7 +256,7 @@ class TestNamedPlace:
     def test_a_maker_that_never_ends_is_not_waited_for_for_ever(
         self, memory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_places, "PATIENCE", 0.02)
+        monkeypatch.setattr(_places, "MAKER_PATIENCE", 0.02)
         with _places.sole_maker("name"), pytest.raises(StoreError, match="another process"), _places.sole_maker("name"):
             pass
         assert list(memory.iterdir()) == []

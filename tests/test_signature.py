@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batche._batches import items_of, results_of
-from batche._signature import BatchSignature, function_name, not_called_message
+from batche._signature import BatchSignature, function_name, not_called_error
 from batche.errors import AnnotationError, BatcheException, ResultLengthError, SignatureError
 
 T = TypeVar("T")
@@ -206,8 +206,8 @@ def test_the_form_without_parentheses_is_answered_with_the_right_one() -> None:
         def encode(self, sentences: list[str]) -> list[str]:
             return sentences
 
-    assert '@cache_batch_variable("sentences")' in str(not_called_message(Encoder.encode))
-    assert '@cache_batch_variable("texts")' in str(not_called_message(dict))
+    assert '@cache_batch_variable("sentences")' in str(not_called_error(Encoder.encode))
+    assert '@cache_batch_variable("texts")' in str(not_called_error(dict))
 
 
 def test_an_object_is_called_by_its_class() -> None:
@@ -336,7 +336,6 @@ def test_aligned_batches_are_one_batch_of_tuples() -> None:
         signature.items((["d"], ["q", "r"]))
     assert signature.is_uncached((None, ["q"]))
     assert not signature.is_uncached((["d"], None))
-    assert not signature.allows_none
 
 
 @pytest.mark.parametrize(
@@ -353,7 +352,6 @@ def test_aligned_batches_are_one_batch_of_tuples() -> None:
 )
 def test_none_stands_for_a_batch_where_the_signature_says_so(function: Any, allowed: bool) -> None:
     signature = BatchSignature(function, "texts")
-    assert signature.allows_none is allowed
     assert signature.is_uncached(None) is allowed
     assert not signature.is_uncached(["a"])
 

@@ -1,4 +1,4 @@
-"""Cache a batch function for each item, in one cache that all processes of a host share."""
+"""Cache a batch function for each item, in one cache that all threads, tasks and processes share."""
 
 import sys
 from typing import TYPE_CHECKING, Any

@@ -59,7 +59,7 @@ class Stated:
 
 
 @dataclass(slots=True)
-class Bound:
+class Binding:
     """A function that has found its store: all that a call of it needs."""
 
     keyer: Keyer
@@ -85,7 +85,7 @@ class Copies:
             raise CodecError(self.name, problem) from error
 
 
-class Kept(Copies):
+class Uncopied(Copies):
     """The codec of a store that keeps nothing: only what is handed out twice is copied."""
 
     name = "kept"
@@ -117,7 +117,9 @@ class ReadOnly:
         return read_only(self._decode(data))
 
 
-def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, before: Bound | None = None) -> Bound:
+def bind(
+    function: str, namespace: Namespace, stated: Stated, reports: Reports, before: Binding | None = None
+) -> Binding:
     """Open the store of a function. Trouble is raised only where that is wanted (``strict``), or the platform has none.
 
     ``before`` is what an earlier attempt came to: a store that still cannot be opened goes on with its counts.
@@ -133,20 +135,20 @@ def bind(function: str, namespace: Namespace, stated: Stated, reports: Reports, 
     return _bound_to(store, function, namespace, stated, reports, until)
 
 
-def unbound(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Bound:
+def unbound(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Binding:
     """A function that keeps nothing, whatever store it states."""
     return _bound_to(NullStore(), function, namespace, stated, reports)
 
 
 def _bound_to(
     store: Store, function: str, namespace: Namespace, stated: Stated, reports: Reports, until: float = FOREVER
-) -> Bound:
+) -> Binding:
     codec = _codec(store, stated)
     settings = Settings(
         function, namespace.id, store, codec, wakeups_of(store), reports, strict=stated.strict, **stated.calls
     )
     version = namespace.version + (format_name(stated.codec) if store.encoded else b"")
-    return Bound(Keyer(namespace.id, version, stated.key), settings, until)
+    return Binding(Keyer(namespace.id, version, stated.key), settings, until)
 
 
 def _open_or_begin_anew(function: str, namespace: Namespace, stated: Stated, reports: Reports) -> Store:
@@ -160,7 +162,7 @@ def _open_or_begin_anew(function: str, namespace: Namespace, stated: Stated, rep
         return open_store(function, namespace, stated, reports)
 
 
-def _stand_in(error: StoreError, before: Bound | None) -> NullStore:
+def _stand_in(error: StoreError, before: Binding | None) -> NullStore:
     trouble = StoreError(error.store, error.problem)  # without the traceback, which keeps what was half open
     if before is None or not isinstance(before.settings.store, NullStore):
         return NullStore(trouble)
@@ -174,7 +176,7 @@ def _codec(store: Store, stated: Stated) -> Codec:
         codec = held(stated.codec)
         return codec if copies else ReadOnly(codec)
     if isinstance(store, NullStore):
-        return Kept()
+        return Uncopied()
     return Copies() if copies else Shared()
 
 

@@ -57,8 +57,8 @@ class Cached(Generic[P, R]):
             function, name=options["name"], version=options["version"], key=options["key"]
         )
         self._reports = Reports(self._signature.name)
-        self._use: _binding.Bound | None = None
-        self._unused: _binding.Bound | None = None  # in place of `_use` while caching is off
+        self._use: _binding.Binding | None = None
+        self._unused: _binding.Binding | None = None  # in place of `_use` while caching is off
         self._listeners: tuple[Listener, ...] = ()
         self._reference = reference_to(self, function)
         _check_early(self._signature.name, self._declared, self._stated)
@@ -87,7 +87,7 @@ class Cached(Generic[P, R]):
         args, kwargs = bound.call(items)
         return self.__wrapped__(*args, **kwargs)
 
-    def _current(self) -> _binding.Bound | None:
+    def _current(self) -> _binding.Binding | None:
         """The store, where it is open and no better one is to be looked for."""
         if hooks.off:
             return self._unbound()
@@ -96,32 +96,32 @@ class Cached(Generic[P, R]):
             return None
         return use
 
-    def _bound(self) -> _binding.Bound:
+    def _bound(self) -> _binding.Binding:
         return self._current() or self._bind()
 
-    def _bind(self) -> _binding.Bound:
+    def _bind(self) -> _binding.Binding:
         namespace = self._declared.settle(self.__wrapped__, self)
         use = _binding.bind(self._signature.name, namespace, self._stated, self._reports, self._use)
         self._use = use
         return use
 
-    def _unbound(self) -> _binding.Bound:
+    def _unbound(self) -> _binding.Binding:
         """What stands for the store while caching is off."""
         if self._unused is None:
             namespace = self._declared.settle(self.__wrapped__, self)
             self._unused = _binding.unbound(self._signature.name, namespace, self._stated, self._reports)
         return self._unused
 
-    def _planned(self, bound: Bound, use: _binding.Bound) -> Plan:
+    def _planned(self, bound: Bound, use: _binding.Binding) -> Plan:
         """The plan of a call that is about the cache, not for results."""
         items = [] if self._signature.is_uncached(bound.batch) else self._signature.items(bound.batch)
         return split(items, use.keyer.scope(bound.arguments).keys(items))
 
-    def _refreshing(self, bound: Bound, use: _binding.Bound) -> Run:
+    def _refreshing(self, bound: Bound, use: _binding.Binding) -> Run:
         items = self._items(bound)
         return Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)), refresh=True)
 
-    def _putting(self, results: Iterable[Any], bound: Bound, use: _binding.Bound) -> PutRun:
+    def _putting(self, results: Iterable[Any], bound: Bound, use: _binding.Binding) -> PutRun:
         """A run that stores ``results`` as if they were just computed."""
         items = self._signature.items(bound.batch)
         given = list(results) if isinstance(results, Iterator) else results
@@ -131,7 +131,7 @@ class Cached(Generic[P, R]):
         settings = replace(use.settings, strict=True, cache_if=None, counts=False)
         return PutRun(settings, split([last[key] for key in keys], keys))
 
-    def _warming(self, bound: Bound, use: _binding.Bound) -> Iterator[Run]:
+    def _warming(self, bound: Bound, use: _binding.Binding) -> Iterator[Run]:
         """A run for each part of a batch that may be of any length."""
         if self._signature.is_uncached(bound.batch):
             return

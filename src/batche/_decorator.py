@@ -18,7 +18,7 @@ from typing import (
 
 from batche._function import AsyncCachedFunction, CachedFunction, cached
 from batche._options import checked
-from batche._signature import not_called_message
+from batche._signature import not_called_error
 from batche._stores import Given
 from batche.codecs import Codec
 
@@ -71,7 +71,9 @@ def cache_batch_variable(
     on_failed: Literal["raise", "return"] = "raise",
     strict: bool = False,
 ) -> Decorate:
-    """Cache a batch function for each item, in one cache that all threads, tasks and processes of a host share.
+    """Cache a batch function for each item, in one cache that all threads, tasks and processes of a program share.
+
+    Programs that are started apart share one by ``store``, or ``BATCHE_STORE``.
 
     **Contract.** The function takes a list of items in the parameter ``batch_variable_name`` and returns a list of as
     many results, the same for an item whatever else is in its batch. It is called with a new list of those items that
@@ -89,11 +91,12 @@ def cache_batch_variable(
 
     **Concurrency.** While somebody computes an item, other callers wait for that result instead of computing it again:
     threads, tasks, forked and spawned processes alike. A caller computes what it owns before it waits, and holds
-    nothing while it waits, so callers cannot block each other for ever. Whose owner died, takes over.
+    nothing while it waits, so callers of overlapping batches never block each other. A waiter whose owner died takes
+    over. Limit: a thread or process that the function starts and joins is another caller; give it a ``wait_timeout``.
 
-    **Guarantee and limit.** While its owner lives an item is computed once, by all that share the place; at most twice
-    where a wait times out, an owner fails, or calls are nested in a circle. Losing a claim costs a second computation,
-    never a wrong entry. Eviction is exact LRU, by count and by bytes, over all processes together.
+    **Guarantee and limit.** While its owner lives an item is computed once, by all that share the place. Where a wait
+    times out, an owner fails or calls nest in a circle, each waiter may compute it too. Losing a claim costs another
+    computation, never a wrong entry. Eviction is exact LRU, by count and by bytes, over all processes together.
 
     **Values.** What a caller gets is its own: to change it changes nobody else's, nor the cache; ``copy=False`` gives
     that up for speed.
@@ -154,10 +157,10 @@ def cache_batch_variable(
     Example:
         >>> @cache_batch_variable("texts", maxsize=100_000, version="all-MiniLM-L6-v2")
         ... def embed(texts: list[str]) -> list[list[float]]:
-        ...     return model.encode(texts)
+        ...     return model.encode(texts).tolist()
     """
     if callable(batch_variable_name) or isinstance(batch_variable_name, classmethod | staticmethod):
-        raise not_called_message(batch_variable_name)
+        raise not_called_error(batch_variable_name)
     options = checked(
         {
             "batch_variable_name": batch_variable_name,

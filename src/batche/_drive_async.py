@@ -28,7 +28,7 @@ from batche._wakeups import Wakeups
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
 
-MOST_KEYS: Final = 1000
+KEYS_A_TURN: Final = 1000
 """Keys that a store is asked about between two turns of the loop: fewer than one transaction may hold."""
 _STEP: Final = 31
 """Keys that asking a store for anything at all takes as long as."""
@@ -112,7 +112,7 @@ class Stint(threading.local):
     def allows(self, keys: int) -> bool:
         """Whether so much more may be done before the loop turns. Costs a call 0.1 us, and a turn now and then."""
         self.work += keys + _STEP
-        return self.work <= MOST_KEYS + _STEP
+        return self.work <= KEYS_A_TURN + _STEP
 
     async def pause(self, keys: int, seconds: float = 0.0) -> None:
         """Let the loop turn; then so much is to be done."""
@@ -124,7 +124,7 @@ stint: Final = Stint()
 
 
 class Asking:
-    """Has a store do the steps of one run, with at most `MOST_KEYS` keys between two turns of the loop."""
+    """Has a store do the steps of one run, with at most `KEYS_A_TURN` keys between two turns of the loop."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -132,12 +132,12 @@ class Asking:
     async def ask(self, step: StoreStep) -> Any:
         """Do a step, in parts where it is a large one."""
         match step:
-            case Read(keys, use) if len(keys) > MOST_KEYS:
+            case Read(keys, use) if len(keys) > KEYS_A_TURN:
                 found = [await self._turn(Read(part, use), len(part)) for part in _parts(keys)]
                 return list(itertools.chain.from_iterable(found))
-            case Delete(keys) if len(keys) > MOST_KEYS:
+            case Delete(keys) if len(keys) > KEYS_A_TURN:
                 return sum([await self._turn(Delete(part), len(part)) for part in _parts(keys)])
-            case Owners(keys, before) if len(keys) > MOST_KEYS:
+            case Owners(keys, before) if len(keys) > KEYS_A_TURN:
                 return await self._owners(keys, before)
             case Put():
                 return await self._put(step)
@@ -179,8 +179,8 @@ class Asking:
 
 
 def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    for start in range(0, len(keys), MOST_KEYS):
-        yield keys[start : start + MOST_KEYS]
+    for start in range(0, len(keys), KEYS_A_TURN):
+        yield keys[start : start + KEYS_A_TURN]
 
 
 class _Waiting:

@@ -35,7 +35,7 @@ LAST_POLL_HERE: Final = 0.1
 """The same where all owners are in this process, which wakes who waits: but another process may take claims over."""
 LONG_WAIT: Final = 30.0
 """Seconds of waiting for one owner that are worth a line in the log."""
-PATIENCE: Final = 2
+MOST_STRIKES: Final = 2
 """How many owners of one key may end without an entry before a waiter computes it without waiting."""
 
 
@@ -198,7 +198,7 @@ class Run:
 
     def _leave_to(self, key: Key, owner: Owner, youngest: tuple[int, int] | None) -> None:
         """Wait for ``owner`` later on, unless that could last for ever or has failed too often."""
-        if self._strikes[key] < PATIENCE and _calls.may_wait_for(owner, youngest):
+        if self._strikes[key] < MOST_STRIKES and _calls.may_wait_for(owner, youngest):
             self._taken[key] = owner
             self._since.setdefault(key, boot_ns())
         else:

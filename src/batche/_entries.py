@@ -1,4 +1,4 @@
-"""What a `Cache` does to its store: each method is as many steps of the store as its docstring says."""
+"""What a `Cache` does to its store. A step of many keys is one for each `PIECE` of them, or fewer large ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from batche import _calls
-from batche._binding import Bound
+from batche._binding import Binding
 from batche._names import qualified_name
 from batche._records import Objects, Pairs
 from batche._types import MINE, MISS, Call, Entry, Key
@@ -27,7 +27,7 @@ _LONGEST_STORING: Final = 1.0
 class Entries:
     """The entries of one cache. ``lifetime``: nanoseconds after which one has expired; `None`: never."""
 
-    def __init__(self, bound: Bound, lifetime: int | None) -> None:
+    def __init__(self, bound: Binding, lifetime: int | None) -> None:
         self.store = bound.settings.store
         self._lifetime = lifetime
         self._namespace = bound.settings.namespace

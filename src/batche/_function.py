@@ -11,12 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from batche import _binding
-from batche._binding import FOREVER
-from batche._binding import Bound as Binding
+from batche._binding import FOREVER, Binding
 from batche._cached import Cached
 from batche._coroutines import is_async, mark_async
 from batche._drive import ask_store, drive
-from batche._drive_async import MOST_KEYS, Together, ask_store_async, drive_async, in_thread, stint
+from batche._drive_async import KEYS_A_TURN, Together, ask_store_async, drive_async, in_thread, stint
 from batche._engine import Run
 from batche._hooks import hooks
 from batche._methods import AsyncCachedMethod, CachedMethod
@@ -172,7 +171,7 @@ class AsyncCachedFunction(Cached[P, R]):
         use = self._at_hand() or await self._ready()
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = None
-        if len(items) <= MOST_KEYS:
+        if len(items) <= KEYS_A_TURN:
             if not stint.allows(len(items)):
                 await stint.pause(len(items))
             with attempt:

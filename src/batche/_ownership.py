@@ -15,7 +15,7 @@ _BUILTIN: Final = frozenset({*IMMUTABLE, list, dict, tuple, set})
 
 
 def none_is_borrowed(values: Sequence[Any], kinds: set[type]) -> bool:
-    """Whether `is_borrowed` is known to hold for none of ``values``, whose types are ``kinds``."""
+    """Whether it is known that none of ``values``, whose types are ``kinds``, `is_borrowed`; `False`: look at each."""
     if kinds <= _BUILTIN:
         return True
     if not all(map(arrays.is_array, kinds)):

@@ -29,7 +29,7 @@ if sys.platform != "win32":
 
 SHARED_MEMORY: str = "/dev/shm"  # the one place where shared memory is files; names in it are checked
 ROOM_FOR_A_PLACE: Final = 128 * 2**20
-PATIENCE: Final = 10.0
+MAKER_PATIENCE: Final = 10.0
 ENVIRONMENT_VARIABLE: Final = "BATCHE_STORE"
 
 Made = TypeVar("Made")
@@ -291,14 +291,16 @@ def _first_root(name: str) -> Path:
 
 def retried(name: str, attempt: Callable[[], Made | None]) -> Made:
     """The first result of ``attempt`` that is not ``None``, tried a little less often each time, for 10 s."""
-    deadline, pause = time.monotonic() + PATIENCE, 0.0005
+    deadline, pause = time.monotonic() + MAKER_PATIENCE, 0.0005
     while time.monotonic() < deadline:
         result = attempt()
         if result is not None:
             return result
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
-    raise StoreError(name, f"another process has been making or removing it for {PATIENCE:.0f} s: end that process")
+    raise StoreError(
+        name, f"another process has been making or removing it for {MAKER_PATIENCE:.0f} s: end that process"
+    )
 
 
 class BegunAnewError(StoreError):

@@ -15,7 +15,6 @@ import atexit
 import contextlib
 import functools
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from batche import _places
+from batche._reports import logger
 from batche.errors import StoreError
 
 if sys.platform != "win32":
@@ -37,8 +37,6 @@ LOCK_FILE: Final = "lock"
 
 _AFTER_CHILDREN_ENDED: Final = -100
 _LONGEST_WAIT_OF_A_FORK: Final = 1.0
-
-_logger = logging.getLogger("batche")
 
 
 class RuntimePlace:
@@ -161,6 +159,7 @@ def _name(authkey: bytes, user: int) -> str:
 
 
 def _pid_namespace() -> int:
+    """Of this process, whatever ``/proc`` shows: its parent and its forks see the same, so they find one place."""
     with contextlib.suppress(OSError):
         return os.stat("/proc/self/ns/pid").st_ino
     return 0
@@ -328,7 +327,7 @@ def _run(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:
-        _logger.warning("leaving the runtime place: %r failed", callback, exc_info=True)
+        logger.warning("leaving the runtime place: %r failed", callback, exc_info=True)
 
 
 def _arrange_leaving() -> None:

@@ -263,12 +263,8 @@ class BatchSignature:
 
     # The batch.
 
-    @property
-    def allows_none(self) -> bool:
-        """Whether `None` may stand for the batch: its annotation or its default says so."""
-        return all(map(self._allows_none, self.variables))
-
     def _allows_none(self, name: str) -> bool:
+        """Whether `None` may stand for a batch: its annotation or its default says so."""
         return self._template[name] is None or mentions_none(self.hints[name])
 
     def is_uncached(self, batch: Any) -> bool:
@@ -319,7 +315,7 @@ def function_name(function: Callable[..., Any]) -> str:
     return getattr(innermost, "__qualname__", None) or type(innermost).__qualname__
 
 
-def not_called_message(function: Any) -> SignatureError:
+def not_called_error(function: Any) -> SignatureError:
     """The error for ``@cache_batch_variable`` without parentheses: it shows the right form."""
     if isinstance(function, classmethod | staticmethod):
         function = function.__func__

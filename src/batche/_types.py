@@ -1,4 +1,4 @@
-"""The nouns that pass between the engine and the stores: frozen, slotted, no behaviour."""
+"""The nouns that pass between the engine and the stores: slotted, and frozen but for `Call`, which a run changes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ class Mine(Enum):
     MINE = "mine"
 
 
-NOTHING_IS: Final = (1 << 63) - 1
-"""What no entry is newer than: see `Call.newer_than`."""
-
 MINE: Final = Mine.MINE
 """The answer to a claim that its caller won."""
 
@@ -62,6 +59,10 @@ class Owner:
     @property
     def since(self) -> int:
         return self.call[0]
+
+
+NOTHING_IS: Final = (1 << 63) - 1
+"""What no entry is newer than: see `Call.newer_than`."""
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""`Cache`: a mapping whose entries all processes of a host share, with exact LRU."""
+"""`Cache`: a mapping whose entries all processes that use its place share, with exact LRU."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class Cache(MutableMapping[K, V]):
     Keys are what a batch's items may be: they are told apart by type and content down to the leaves (``1``, ``1.0`` and
     ``True`` are three keys, lists and dicts are keys too), and iteration gives them back. Reading a value is a use,
     ``in``, ``len`` and iteration are not, and the least recently used entry goes first, over all processes. Each value
-    that is handed out is an object of its own. Every operation is one step for all threads and processes, but not two
-    in a row: ``cache[key] += 1`` may lose a count.
+    that is handed out is an object of its own. An operation on one key is one step for all threads and processes, but
+    two in a row are not: ``cache[key] += 1`` may lose a count. One on many keys is a step for each 1,024 of them, or
+    4 MiB.
 
     Iteration goes from the least to the most recently used, over the keys that are there when it begins: what is
     removed since is left out, what is stored since may be. ``len`` counts entries that have not expired; with ``ttl``,
@@ -125,7 +126,7 @@ class Cache(MutableMapping[K, V]):
         return value  # type: ignore[no-any-return]  # what was stored under a K is a V
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The values of those ``keys`` that are there, read in one step; the keys are hashable here.
+        """The values of those ``keys`` that are there, 1,024 or 4 MiB read in one step; the keys are hashable here.
 
         The answer is a dict: of keys that are one in it (``1`` and ``True``) it has the first, and the last's value.
         """

@@ -61,7 +61,7 @@ class AnnotationError(_Fields, TypeError):
     Attributes:
         function: the function's qualified name.
         parameter: the annotated parameter, or ``"return"``.
-        problem: what the annotation must be.
+        problem: what the annotation must be, or which item or result is not what it says.
     """
 
     _fields = ("function", "parameter", "problem")

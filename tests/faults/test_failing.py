@@ -24,7 +24,7 @@ from tests.processes.programs.scenes import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
-PATIENCE = 2
+MOST_STRIKES = 2
 """Owners that a caller waits for in vain before it computes."""
 
 
@@ -61,7 +61,7 @@ def test_one_failure_costs_one_more_call_whoever_waits(tmp_path: Path) -> None:
     assert owner.raised.args == owner.caller
     assert [waiter.answer for waiter in waiters] == [[10, 20, 30]] * 64
     assert calls(scene).total() == 2
-    assert 1 <= most_owners_waited_for(outcomes) <= PATIENCE
+    assert 1 <= most_owners_waited_for(outcomes) <= MOST_STRIKES
 
 
 def test_a_function_that_always_fails_costs_each_caller_two_waits_and_its_own_one_call(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_function_that_always_fails_costs_each_caller_two_waits_and_its_own_on
     assert all(isinstance(outcome.raised, FailedError) for outcome in outcomes)
     assert [outcome.raised.args for outcome in outcomes if outcome.raised] == [outcome.caller for outcome in outcomes]
     assert set(calls(scene).values()) == {1}
-    assert 1 <= most_owners_waited_for(outcomes) <= PATIENCE
+    assert 1 <= most_owners_waited_for(outcomes) <= MOST_STRIKES
 
 
 @pytest.mark.parametrize("behaviour", [failing.short, failing.long])
@@ -79,7 +79,7 @@ def test_a_wrong_number_of_results_is_each_callers_own_error(tmp_path: Path, beh
     outcomes = behind_one_owner(scene, behaviour, [1, 2], waiters=16, processes=2)
     assert {type(outcome.raised) for outcome in outcomes} == {ResultLengthError}
     assert sorted(calls(scene).values()) == [1] * 17
-    assert most_owners_waited_for(outcomes) <= PATIENCE
+    assert most_owners_waited_for(outcomes) <= MOST_STRIKES
 
 
 def test_nobody_waits_in_a_queue_for_results_that_no_codec_takes(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_nobody_waits_in_a_queue_for_results_that_no_codec_takes(tmp_path: Path)
     outcomes = behind_one_owner(scene, failing.opaque, [1])
     assert [outcome.answer for outcome in outcomes] == [["Opaque"]] * 65
     assert sorted(calls(scene).values()) == [1] * 65
-    assert 1 <= most_owners_waited_for(outcomes) <= PATIENCE
+    assert 1 <= most_owners_waited_for(outcomes) <= MOST_STRIKES
 
 
 def test_sixteen_waiters_on_items_that_evict_one_another(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_sixteen_waiters_on_items_that_evict_one_another(tmp_path: Path) -> None
     outcomes = behind_one_owner(scene, succeeding, [1, 2], waiters=16, processes=2)
     assert [outcome.answer for outcome in outcomes] == [[10, 20]] * 17
     assert max(calls(scene).values()) <= 2  # one for each item
-    assert most_owners_waited_for(outcomes) <= PATIENCE
+    assert most_owners_waited_for(outcomes) <= MOST_STRIKES
     with Cast() as cast:
         counted = cast.actor().run(info, scene, succeeding)
     assert counted.currsize == 1

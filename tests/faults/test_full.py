@@ -308,7 +308,7 @@ def fail_to_store(scene: Scene, items: list[Any]) -> None:
     def body(writing: Writing) -> None:
         assert writing.make_room(len(items), 0, 1 << 40, victims.pop)
         keys = [namespace + number.to_bytes(20, "big") for number, _ in items]
-        writing.add_all(keys, [b"x" * 1000] * len(keys), 0, table.tick(), 0, 0)
+        writing.add_all(keys, [b"x" * 1000] * len(keys), table.tick(), 0, 0, size=0)  # is undone
         writing.transaction.put(b"z", b"x" * 4 * MIB)
 
     upkeep._hopeless_until = float("inf")  # as after an eviction that did not help

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from tests.model._checker import FAULT, State, stands_for
 
-PATIENCE = 2
+MOST_STRIKES = 2
 RUNNING, ENDED, ABANDONED = 1, 0, 2
 """What the word of a caller's call says."""
 FAULTS = ("crashes", "newcomers", "invalidations", "clears", "further calls", "timeouts", "expirations")
@@ -223,8 +223,8 @@ class Claims:
             if entry < 0 and world.kept >> item & 1:
                 return f"the entry of item {item} has gone though nobody removed it"
         for row, caller in enumerate(world.callers):
-            if max(caller.waits) > PATIENCE + self._left[CRASH] - world.left[CRASH]:
-                return f"caller {row} waited for more than {PATIENCE} owners that ended without an entry"
+            if max(caller.waits) > MOST_STRIKES + self._left[CRASH] - world.left[CRASH]:
+                return f"caller {row} waited for more than {MOST_STRIKES} owners that ended without an entry"
         return None
 
     def _wrongly_waits(self, world: World) -> str | None:
@@ -437,7 +437,7 @@ class Claims:
 
     @stands_for("_engine:Run._leave_to")
     def _leave_to(self, caller: Caller, taken: list[tuple[int, ...]], item: int, claim: Claim) -> Caller:
-        if caller.strikes[item] < PATIENCE or "endless patience" in self._flaws:
+        if caller.strikes[item] < MOST_STRIKES or "endless patience" in self._flaws:
             taken[item] = claim[:3]
             return caller
         return caller._replace(alone=caller.alone | 1 << item)
@@ -562,7 +562,7 @@ class Claims:
                 strikes[item] += not claim.took_over and "a new owner is no strike" not in self._flaws
                 waits[item] += not self._died(world, owner)
                 caller = self._leave_to(caller._replace(strikes=tuple(strikes)), taken, item, claim)
-        strikes = [min(PATIENCE, number) for number in strikes]
+        strikes = [min(MOST_STRIKES, number) for number in strikes]
         caller = caller._replace(taken=tuple(taken), strikes=tuple(strikes), waits=tuple(waits), unclaimed=over)
         if over:
             return self._with(world, row, caller._replace(at=At.READ_AGAIN))

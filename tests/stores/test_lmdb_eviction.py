@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from batche.stores.lmdb import LmdbStore, slots
+from batche._types import Key
+from batche.stores.lmdb import LmdbStore, environment, slots
 from batche.stores.lmdb.eviction import Candidates
+from batche.stores.lmdb.records import pack_slot
 from batche.stores.lmdb.slots import Slots
+from batche.stores.lmdb.writing import Writing
 from tests.stores._driving import (
     NAMESPACE,
     OTHER,
@@ -227,6 +231,86 @@ def test_a_put_scans_before_its_transaction_where_few_victims_are_left(tmp_path:
         assert store._opened.slots.commits == commits + 1
         store.release(call)
         assert contents(store, numbers) == set(numbers)
+    recount(store)
+
+
+def put(store: LmdbStore, *numbers: int) -> None:
+    """Store entries whatever there is, with no claim before."""
+    call = new_call()
+    try:
+        store.put(call, [(key(number), value(number)) for number in numbers], force=True)
+    finally:
+        store.release(call)
+
+
+def test_who_is_interrupted_once_it_has_committed_leaves_the_order_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it took is gone: its slots, which have new entries by now, are victims like any other."""
+    store = LmdbStore(tmp_path / "s", maxsize=3)
+    for number in range(4):
+        put(store, number)
+    write = environment._write
+
+    def commit_and_interrupt(*arguments: Any) -> Any:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "_write", commit_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            put(store, 4)
+    store.read(keys([2, 3]))
+    put(store, 5)
+    assert contents(store, range(6)) == {2, 3, 5}
+    recount(store)
+
+
+class Interrupting(deque[Any]):
+    """A queue whose next victim is taken, and then an interrupt comes."""
+
+    def popleft(self) -> Any:
+        super().popleft()
+        raise KeyboardInterrupt
+
+
+def test_who_is_interrupted_while_it_takes_a_victim_loses_none(table: Slots) -> None:
+    taken = fill(table, 10)
+    candidates = Candidates(table, DOMAIN)
+    candidates.refill()
+    candidates._found = candidates._found._replace(queue=Interrupting(candidates._found.queue))
+    with pytest.raises(KeyboardInterrupt):
+        candidates.pop()
+    candidates._found = candidates._found._replace(queue=deque(candidates._found.queue))
+    candidates.put_back()
+    assert drain(candidates) == taken
+
+
+def key_of(store: LmdbStore, slot: int) -> Key | None:
+    found: Key | None = store._opened.lmdb.read(lambda transaction: transaction.get(pack_slot(slot)))
+    return found
+
+
+def test_a_scan_beside_a_transaction_that_is_undone_is_made_again(tmp_path: Path) -> None:
+    """It has seen the ticks of entries that were never committed in the slots of those that are there still."""
+    store = LmdbStore(tmp_path / "s", maxsize=3)
+    use(store, range(3))
+    upkeep, table = store._upkeep, store._opened.slots
+    victims, others = upkeep.victims(NAMESPACE), Candidates(table, None)
+    victims.refill()
+
+    def body(writing: Writing) -> None:
+        assert writing.make_room(2, 0, 1 << 40, victims.pop)
+        writing.add_all([key(7), key(8)], [value(7), value(8)], table.tick(), 0, 0, size=0)
+        others.refill()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        upkeep.commit(NAMESPACE, body)
+    assert others.pop() is None
+    for candidates in (others, victims):
+        candidates.refill()
+        assert [key_of(store, slot) for slot in drain(candidates)] == keys([0, 1, 2])
     recount(store)
 
 

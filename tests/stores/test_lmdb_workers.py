@@ -35,10 +35,6 @@ def abandon(theirs: Workers, handle: Handle) -> None:
     theirs.end(handle, abandoned=True)
 
 
-def leave(theirs: Workers) -> None:
-    theirs.close()
-
-
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     workers.new_table(tmp_path)
@@ -103,14 +99,6 @@ def test_the_calls_of_a_killed_process_are_dead(table: Path) -> None:
         other.kill()
         assert mine.state(running) is State.DEAD
         assert mine.state(ended) is State.ENDED
-
-
-def test_the_calls_of_a_process_that_left_are_dead(table: Path) -> None:
-    mine = Workers(table)
-    with server(make_workers, table) as other:
-        handle = other.do(begin)
-        other.do(leave)
-        assert mine.state(handle) is State.DEAD
 
 
 def test_a_stopped_process_is_alive(table: Path) -> None:

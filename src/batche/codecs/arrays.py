@@ -27,7 +27,7 @@ _LAYOUTS: Final = 256
 
 
 class _Layout(NamedTuple):
-    """What a header says."""
+    """What the header of a record says."""
 
     header: bytes
     ndarray: type[Any]
@@ -38,7 +38,7 @@ class _Layout(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What says it."""
+    """The header that arrays of one layout are written with."""
 
     dtype: Any
     shape: tuple[int, ...]
@@ -46,9 +46,10 @@ class _Header(NamedTuple):
     header: bytes
 
 
-# Those of the last array: one batch's are mostly alike, and to compare costs less than to look up.
+# Those of the last array: one batch's are mostly alike, and to compare costs less than to look up. Threads change them
+# in one step. A dtype with fields is not remembered: whoever has the array may rename its fields, in place.
 _written = _Header(None, (), False, b"")
-_read = _Layout(b"none", object, (), None, "C", -1)
+_read = _Layout(b"none", object, (), None, "C", -1)  # no header begins so
 
 
 def is_array(kind: type) -> bool:
@@ -76,7 +77,7 @@ def pack(array: NDArray[Any], tag: bytes = b"") -> bytes:
         header = last.header
     else:
         header = _header_of(dtype, shape, fortran)
-        if dtype.names is None:  # else it could be changed, and be the same dtype still
+        if dtype.names is None:
             _written = _Header(dtype, shape, fortran, header)
     return b"".join((tag, header, array.tobytes("F") if fortran else array.tobytes()))
 
@@ -94,7 +95,12 @@ def unpack(data: bytes, offset: int = 0) -> NDArray[Any]:
     last = _read
     if not data.startswith(last.header, offset):
         size = _SIZE.size + _SIZE.unpack_from(data, offset)[0]
-        last = _read = _layout(data[offset : offset + size])
+        header = data[offset : offset + size]
+        if len(header) != size:
+            raise ValueError("an array's header is cut short")
+        known = _layout(header)
+        last = known or _parsed(header)
+        _read = known or _read
     _, ndarray, shape, dtype, order, nbytes = last
     body = len(data) - nbytes
     if body != offset + len(last.header):
@@ -192,7 +198,13 @@ def _dtype(spec: Any) -> np.dtype[Any]:
 
 
 @lru_cache(_LAYOUTS)
-def _layout(header: bytes) -> _Layout:
+def _layout(header: bytes) -> _Layout | None:
+    """What a header says; `None` where its dtype has fields."""
+    layout = _parsed(header)
+    return layout if layout.dtype.names is None else None
+
+
+def _parsed(header: bytes) -> _Layout:
     import numpy as np
 
     spec, shape, fortran = unpackb(header[_SIZE.size :])

@@ -22,7 +22,7 @@ from batche.codecs.base import Refused
 from batche.codecs.wire import ExtType
 
 BYTEARRAY, INT, COMPLEX, DECIMAL, UUID_, PATH, ENUM = range(16, 23)
-DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE, ZONEINFO = range(32, 38)
+DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE = range(32, 37)
 ARRAY, SCALAR, TEXT, TENSOR = range(48, 52)
 
 _COMPLEX: Final = struct.Struct("<dd")

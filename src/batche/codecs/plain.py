@@ -22,6 +22,7 @@ MAX_REPEATS: Final = 100_000
 """How many containers may be written more than once, being in the value more than once."""
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_NEVER_ARRAYS: Final = _SCALARS | {list}
 _BRANCHES: Final = frozenset({list, dict, tuple, set, frozenset})
 _PROOFS: Final[dict[type, Callable[[list[Any]], Any]]] = {float: sum, int: sum, str: "".join}
 
@@ -64,7 +65,7 @@ def pack(value: Any, aliases: bool) -> bytes:
     come back as equal but separate containers.
     """
     kind = type(value)
-    if kind is not list and arrays.is_array(kind):
+    if kind not in _NEVER_ARRAYS and arrays.is_array(kind):
         return arrays.pack(value, ARRAY)
     try:
         if kind is list and value and type(value[0]) is float:

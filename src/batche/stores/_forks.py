@@ -12,7 +12,7 @@ from threading import get_ident
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
-PATIENCE: Final = 1.0
+FORK_PATIENCE: Final = 1.0
 """Seconds that one fork waits for all locks together."""
 
 
@@ -35,7 +35,7 @@ def hold_at_forks(owner: Locked) -> None:
 
 
 def _before() -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + FORK_PATIENCE
     held = _held[get_ident()] = []
     for owner in _in_one_order():
         lock = owner._lock

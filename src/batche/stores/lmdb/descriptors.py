@@ -20,19 +20,22 @@ _LISTS: Final = ("/proc/self/fd", "/dev/fd")
 _MOST_UNLISTED: Final = 1024
 
 
+def file_in(status: os.stat_result) -> File:
+    """The file that ``status`` tells of."""
+    return status.st_dev, status.st_ino
+
+
 def file_of(descriptor: int) -> File | None:
     """The file that ``descriptor`` is open on; `None` where it is closed."""
     try:
-        status = os.fstat(descriptor)
+        return file_in(os.fstat(descriptor))
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def file_at(descriptor: int) -> File:
     """The same of one that is open for sure."""
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
+    return file_in(os.fstat(descriptor))
 
 
 def are_open(descriptors: Mapping[int, File]) -> bool:

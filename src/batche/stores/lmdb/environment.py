@@ -33,7 +33,7 @@ _DESCRIPTORS: Final = 3
 """What LMDB holds open: its file, the same for its meta pages, and the lock file."""
 LITTLE_PATIENCE: Final = 0.25
 """Seconds that a writer waits for its turn which may be waited for by the one that has it, or has waited in vain."""
-LOOK: Final = 1.0
+LOOK_AT_DESCRIPTORS: Final = 1.0
 """Seconds for which readers take it that nobody has closed the files; every writer looks."""
 _FIRST_TRY: Final = 0.00005
 _LAST_TRY: Final = 0.002
@@ -164,7 +164,7 @@ class Environment:
         Raises:
             StoreError: it was given up, now or before.
         """
-        self._look_again = time.monotonic() + LOOK
+        self._look_again = time.monotonic() + LOOK_AT_DESCRIPTORS
         env, held = self._env, self._held
         if env is None or held is None or self._broken or (held.are_open() and self._gate_file.is_open()):
             self._check()
@@ -329,13 +329,6 @@ class Environment:
             time.sleep(delay)
             delay = min(2 * delay, _LAST_TRY)
 
-    def sync(self) -> None:
-        """Have the operating system write all committed entries to the disk."""
-        self.look()
-        env = self._handle()
-        with self._errors():
-            GATE.through(env.sync, True)
-
     def make_durable(self) -> None:
         """From here on commit with fsync.
 
@@ -382,5 +375,4 @@ def _is_mine(turn: Any) -> bool:
 
 
 def _file_named(name: str, directory: int) -> descriptors.File:
-    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return status.st_dev, status.st_ino
+    return descriptors.file_in(os.stat(name, dir_fd=directory, follow_symlinks=False))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from batche.stores.lmdb.slots import DOMAIN, FREE, Slots
 
@@ -23,33 +23,51 @@ _SAMPLE: Final = 256
 """Slots that are looked at to choose a threshold."""
 
 
+class Found(NamedTuple):
+    """What a scan has found: what it did not take is younger than ``latest``, or was put back (see `Slots.undone`)."""
+
+    latest: int
+    queue: deque[tuple[int, int]]
+    undone: int
+
+
 class Candidates:
-    """The next victims of one domain, oldest first. Used under the writer's lock, refilled outside of it."""
+    """The next victims of one domain, oldest first.
+
+    Taken, settled and put back under the writer's turn, refilled outside of it. A transaction begins by `settle`: what
+    it finds taken was gone with the one before, from whose end a signal handler may have kept it.
+    """
 
     def __init__(self, slots: Slots, domain: int | None) -> None:
         self._slots = slots
         self._domain = domain
-        # What the last scan did not take is younger than the first; the second is what is left of what it took. One
-        # attribute, because another thread may refill while one evicts.
-        self._found: tuple[int, deque[tuple[int, int]]] = 0, deque()
+        self._found = Found(0, deque(), 0)  # one attribute, because another thread may refill while one evicts
         self._taken: dict[int, int] = {}  # slots and their ticks
 
     def __len__(self) -> int:
-        return len(self._found[1])
+        return len(self._found.queue)
 
     def pop(self) -> int | None:
-        """The least recently used slot, as far as the last scan can tell; `None` where a new scan is needed."""
-        words, (latest, queue) = self._slots.words, self._found
+        """The least recently used slot, as far as the last scan can tell; `None` where a new scan is needed.
+
+        Each leaves the queue last of all, so that a signal handler which raises in between loses none.
+        """
+        words, (latest, queue, undone) = self._slots.words, self._found
+        if undone != self._slots.undone:
+            queue.clear()
         while queue:
-            tick, slot = queue.popleft()
+            tick, slot = queue[0]
             now = words[slot]
             if slot in self._taken:  # another thread's scan has found it too, before its removal is committed
-                continue
-            if now == tick:
+                queue.popleft()
+            elif now == tick:
                 self._taken[slot] = tick
+                queue.popleft()
                 return slot
-            if now <= latest:  # a slow reader's use: its moment may be older than that of other candidates
-                insort(queue, (now, slot))
+            else:
+                if now <= latest:  # a slow reader's use: its moment may be older than that of other candidates
+                    insort(queue, (now, slot))
+                queue.popleft()
         return None
 
     def settle(self) -> None:
@@ -58,14 +76,16 @@ class Candidates:
 
     def put_back(self) -> None:
         """Those taken are the oldest still: their removal was not committed."""
-        self._found[1].extendleft((tick, slot) for slot, tick in reversed(self._taken.items()))
+        self._found.queue.extendleft((tick, slot) for slot, tick in reversed(self._taken.items()))
         self._taken.clear()
 
     def provide(self, number: int, *, exhausted: bool) -> None:
-        """Scan for the victims of ``number`` entries to come: where none were found when some were needed, or no more
-        than these are left of an earlier scan. To run out of them under the writer's lock costs a transaction.
+        """Scan, if the victims of ``number`` entries that come next may run out: to find that out costs a transaction.
+
+        An empty queue says nothing where nobody was ``exhausted`` so far: a store that is not full needs no victims. So
+        it is not let become empty. By bytes an entry may need several victims; then a transaction is lost.
         """
-        if exhausted or 0 < len(self) <= number:  # to use up the last one hides that there is a need
+        if exhausted or 0 < len(self) <= number:
             self.refill(number)
 
     def refill(self, least: int = 1) -> None:
@@ -73,15 +93,15 @@ class Candidates:
 
         It takes nothing that was stored since it began: that may be older than what is stored while it goes on.
         """
-        begun = self._slots.tick()
+        begun, undone = self._slots.tick(), self._slots.undone
         latest = min(self._threshold(least), begun)
         found = self._scan(latest)
-        self._found = (latest, found) if found else (begun, self._scan(begun))
+        self._found = Found(latest, found, undone) if found else Found(begun, self._scan(begun), undone)
 
     def refill_all(self) -> None:
         """The same with all slots as candidates: for who takes only some of them."""
-        begun = self._slots.tick()
-        self._found = begun, self._scan(begun)
+        begun, undone = self._slots.tick(), self._slots.undone
+        self._found = Found(begun, self._scan(begun), undone)
 
     def settled(self) -> Iterator[int]:
         """All slots, the least recently used first, as one scan under the writer's turn finds them.

@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Final
 
 from batche._process import renew_after_fork
-from batche.stores.lmdb.descriptors import File, file_of
+from batche.stores.lmdb.descriptors import File, file_at, file_of
 
 
 class _Open:
@@ -43,8 +43,7 @@ class LockFile:
         name = path if inside is None else path.name
         with _OPEN.lock:
             self.descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=inside)
-            status = os.fstat(self.descriptor)
-            self.file: File = (status.st_dev, status.st_ino)
+            self.file: File = file_at(self.descriptor)
             _OPEN.files[self.file] += 1
         self.close = weakref.finalize(self, _let_go, self.descriptor, self.file)
         self.close.atexit = False  # the kernel does it

@@ -136,7 +136,7 @@ class Putting:
             for key, raw in zip(keys, raws, strict=True):
                 writing.transaction.put(CLAIM + key, raw or right.mine)  # an heir's are the owner's until it has stored
             return
-        writing.add_all(keys, values, size, writing.slots.tick(), time.time_ns(), epoch)
+        writing.add_all(keys, values, writing.slots.tick(), time.time_ns(), epoch, size=size)
         self.kept += keys
         self._stored += len(part)
         self.done = self._stored == len(self._entries)
@@ -211,7 +211,7 @@ def take_claims(
     transaction: Transaction, entries: Sequence[tuple[Key, Any]], right: Right
 ) -> tuple[list[Key], list[Any], list[bytes | None]]:
     """Remove the claims of ``entries`` that ``right`` covers; the keys and values of those, and the claims."""
-    pop = transaction.cursor().pop  # a quarter less than the transaction's, which makes a cursor each time
+    pop = transaction.cursor().pop  # as in `Writing`
     raws = [pop(CLAIM + key) for key, _ in entries]
     if right.all or raws.count(right.mine) == len(raws):
         return [key for key, _ in entries], [value for _, value in entries], raws

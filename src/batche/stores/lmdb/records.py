@@ -88,8 +88,7 @@ def pack_records(
 ) -> Iterator[bytes]:
     """The bytes of entries whose generations follow one another; a checksum of all that comes last.
 
-    Each is made when it is asked for, in memory that the one before has left: it is still in the processor's cache
-    when LMDB copies it.
+    Each is made when it is asked for, so that they are not in memory together.
     """
     pack, checksum = _HEAD.pack, _CHECKSUM.pack
     generations = range(generation, generation + len(slots))

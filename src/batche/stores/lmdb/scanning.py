@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from batche._types import Entry, Key
 from batche.stores.lmdb import records, totals
@@ -19,6 +19,14 @@ _MOST_HUNTS: Final = 3
 """Scans whose candidates may all have been used meanwhile, before one scan is made with the writer's turn."""
 
 Taken: TypeAlias = tuple[Key, Entry] | None
+
+
+class Write(Protocol):
+    """Runs a function in a write transaction; ``undo`` is called where that was not committed."""
+
+    def __call__(self, body: Callable[[Writing], Taken], /, *, undo: Callable[[], object]) -> Taken: ...
+
+
 Read: TypeAlias = Callable[[Callable[[Transaction], list[Key]]], list[Key]]
 
 
@@ -76,27 +84,19 @@ class Oldest:
         self._refill = self._candidates.refill if domain is not None else self._candidates.refill_all
         self._namespace = namespace
 
-    def take(self, write: Callable[[Callable[[Writing], Taken]], Taken]) -> Taken:
+    def take(self, write: Write) -> Taken:
         """Remove and return the entry; `None` where the namespace has none. Each goes to one taker."""
         for _ in range(_MOST_HUNTS):
             while len(self._candidates):
-                taken = self._written(write)
+                taken = write(self._take_candidate, undo=self._candidates.put_back)
                 if taken is not None:
                     return taken
             self._refill()
-        return write(self._take_now)
-
-    def _written(self, write: Callable[[Callable[[Writing], Taken]], Taken]) -> Taken:
-        try:
-            taken = write(self._take_candidate)
-        except BaseException:
-            self._candidates.put_back()
-            raise
-        self._candidates.settle()
-        return taken
+        return write(self._take_now, undo=self._candidates.put_back)
 
     def _take_candidate(self, writing: Writing) -> Taken:
         """Take one of the next candidates, unless they were all used since they were found."""
+        self._candidates.settle()
         for _ in range(MOST_KEYS):
             slot = self._candidates.pop()
             if slot is None:

@@ -30,7 +30,7 @@ HEADER_WORDS: Final = 512
 IDENTITY: Final = HEADER_WORDS - 1
 """The word that says which environment the table is of."""
 LEAST_BYTES: Final = (HEADER_WORDS + _CHUNK_WORDS) * WORD
-_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST, _MOURNING = range(8)
+_OFFSET, _COMMITS, _ENDED, _SWEPT, _BOOT, _WRITTEN, _LATEST, _MOURNING, _UNDONE = range(9)
 FREE: Final = (1 << 64) - 1
 """The tick of a slot without an entry: later than any use, so that neither a hit nor a scan takes it up."""
 _MASK: Final = (1 << 64) - 1
@@ -99,14 +99,14 @@ class Slots:
             words[slot + DOMAIN] = domain
             words[slot] = moment
 
-    def _reaching(self, slots: Sequence[int]) -> memoryview:
-        """The words, with those of ``slots``, which others may have added."""
+    def _words_of(self, slots: Sequence[int]) -> memoryview:
+        """The words, mapped anew where others have added those of ``slots``."""
         words = self.table.view
         return words if max(slots, default=0) + DOMAIN < len(words) else self.refresh()
 
     def note(self, slots: Sequence[int]) -> dict[int, tuple[int, int, int]]:
         """What `restore` takes to give each of ``slots`` back to the entry that it has now."""
-        words = self._reaching(slots)
+        words = self._words_of(slots)
         return {slot: (words[slot], words[slot + GENERATION], words[slot + DOMAIN]) for slot in slots}
 
     def restore(self, slot: int, tick: int, generation: int, domain: int) -> None:
@@ -119,7 +119,7 @@ class Slots:
 
     def outdate(self, slots: Sequence[int]) -> None:
         """Before entries go: from now on nobody serves a decoded copy of them."""
-        words = self._reaching(slots)
+        words = self._words_of(slots)
         for slot in slots:
             words[slot + GENERATION] = words[slot + GENERATION] + 1 & _MASK
 
@@ -198,6 +198,15 @@ class Slots:
         """Note a commit. The caller holds the writer's lock."""
         self.table.view[_COMMITS] = (self.table.view[_COMMITS] + 1) & _MASK
         self.table.view[_LATEST] = boot_ns()
+
+    @property
+    def undone(self) -> int:
+        """A number that changes when a transaction is undone: a scan beside it saw its ticks, which are gone."""
+        return self.table.view[_UNDONE]
+
+    def undo(self) -> None:
+        """Note it, once the slots are as they were. The caller holds the writer's lock."""
+        self.table.view[_UNDONE] = (self.table.view[_UNDONE] + 1) & _MASK
 
     @property
     def idle(self) -> float:

@@ -174,6 +174,7 @@ class Upkeep:
         begun: list[Writing] = []
 
         def inside(transaction: Transaction) -> tuple[T, list[int], list[Lane], Pass | None]:
+            victims.settle()
             writing = Writing(transaction, opened.slots, domain)
             begun.append(writing)
             swept = self._sweep.go_on(transaction)

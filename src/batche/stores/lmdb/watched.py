@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from batche.stores.lmdb.descriptors import File
+from batche.stores.lmdb.descriptors import File, file_in
 
 
 def inode_of(path: Path) -> File | None:
     """Which file or directory is at ``path`` now, if any; a symbolic link is one itself."""
     try:
-        found = os.stat(path, follow_symlinks=False)
+        return file_in(os.stat(path, follow_symlinks=False))
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 class Watched:

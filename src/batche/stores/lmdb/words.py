@@ -52,7 +52,7 @@ class Words:
         descriptor = open_file(self.path, os.O_RDWR, inside)
         try:
             status = os.fstat(descriptor)
-            return _map(descriptor, self._size(status), (status.st_dev, status.st_ino))
+            return _map(descriptor, self._size(status), descriptors.file_in(status))
         except ValueError as error:
             raise StoreError(str(self.path), f"is damaged: {error}; delete the directory") from error
         finally:
@@ -63,7 +63,7 @@ class Words:
 
         `StoreError` for another file than the one that is mapped.
         """
-        file = (status.st_dev, status.st_ino)
+        file = descriptors.file_in(status)
         if self._file not in (None, file):
             raise StoreError(str(self.path), "was replaced while it was in use")
         self._file = file

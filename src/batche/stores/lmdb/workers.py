@@ -232,14 +232,6 @@ class Workers:
         except OSError:  # it cannot be looked at, for want of a descriptor say: then the lock alone tells
             return False
 
-    def close(self) -> None:
-        """Leave: this process's rows become free, and its claims those of a dead owner."""
-        with self._mutex:
-            for row in self._rows:
-                self._words[row * ROW_WORDS] = self._words[row * ROW_WORDS + 1] = 0
-            self._reset()
-            self._locks.close()
-
 
 def _pack_flock(row: int, rows: int) -> bytes:
     if _LINUX:

@@ -48,14 +48,14 @@ class Writing:
         return (maxsize < 0 or self.entries + entries <= maxsize) and self.bytes + size <= max_bytes
 
     def add_all(
-        self, keys: Sequence[Key], values: Sequence[bytes], size: int, tick: int, stored: int, epoch: int
+        self, keys: Sequence[Key], values: Sequence[bytes], tick: int, stored: int, epoch: int, *, size: int
     ) -> None:
-        """Write entries of ``size`` bytes in all, for which there is room, in order of use from ``tick`` on."""
+        """Write entries, of ``size`` bytes in all, for which there is room, in order of use from ``tick`` on."""
         slots = self._take_slots(len(keys))
         generation, self._generation = self._generation, self._generation + len(keys)
         names = [ENTRY + key for key in keys]
 
-        def written() -> Iterable[tuple[bytes, bytes]]:
+        def written() -> Iterable[tuple[bytes, bytes]]:  # the same each time
             return zip(names, records.pack_records(slots, generation, stored, epoch, values), strict=True)
 
         cursor = self.transaction.cursor()
@@ -99,17 +99,17 @@ class Writing:
     def make_room(self, entries: int, size: int, max_bytes: int, pop: Callable[[], int | None]) -> bool:
         """Evict what ``pop`` gives until ``entries`` of ``size`` bytes fit, or one transaction evicted enough."""
         evicted: list[int] = []
-        while not self.has_room(entries, size, max_bytes) and len(evicted) < MOST_EVICTED:
-            slot = pop()
+        for _ in range(MOST_EVICTED):
+            slot = None if self.has_room(entries, size, max_bytes) else pop()
             if slot is None:
                 break
             if self._evict(slot):
                 evicted.append(slot)
-        self._vacate(evicted)
+        self._vacate(evicted)  # only now: what raises before this leaves the table as it is
         return self.has_room(entries, size, max_bytes)
 
     def _evict(self, slot: int) -> bool:
-        """Remove the entry that has ``slot``; where none has, it was left by a transaction that was never committed."""
+        """Remove the entry that has ``slot``, if one has; else a transaction has left it that was never committed."""
         key = self.transaction.get(pack_slot(slot))
         raw = self._pop(ENTRY + key) if key is not None else None
         if raw is not None and records.slot_of(raw) == slot:
@@ -156,6 +156,8 @@ class Writing:
                 self.slots.free(slot)
         for slot, noted in self._noted.items():
             self.slots.restore(slot, *noted)
+        if self._filled or self._noted:
+            self.slots.undo()
 
     def forget(self) -> None:
         """Remove the domain, which has no entries left."""
