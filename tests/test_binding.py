@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batche import CodecError, StoreError, _binding, _runtime, cache_batch_variable
+from batche import CacheInfo, CodecError, StoreError, _binding, _runtime, cache_batch_variable
 from batche._binding import Copies, Uncopied, private, wakeups_of
 from batche._places import named_place
 from batche.stores.lmdb.store import LmdbStore
@@ -279,8 +280,23 @@ def test_calls_answer_though_the_directory_was_deleted(tmp_path: Path, caplog: p
     shutil.rmtree(tmp_path / "store")
     assert [function(batch) for batch in ([1], [2], [1, 2, 3])] == [[2], [4], [2, 4, 6]]
     assert len(caplog.records) == 1
-    with pytest.raises(StoreError):
-        function.cache_info()
+
+
+def test_what_is_asked_of_a_store_that_is_gone_is_answered_as_of_an_empty_one(tmp_path: Path) -> None:
+    asked = {
+        strict: cached(f"asked {strict}", store=tmp_path / f"store {strict}", strict=strict) for strict in (False, True)
+    }
+    for strict, function in asked.items():
+        function([1])
+        os.chmod(tmp_path / f"store {strict}", 0o755)
+        function.store._opened.look_at = 0.0  # as half a second later
+    lenient, strict_one = asked[False], asked[True]
+    assert lenient.cache_contains([1, 2]) == [False, False]
+    assert lenient.cache_info() == CacheInfo(0, 0, None, 0)
+    assert lenient.cache_parameters()["strict"] is False
+    for ask in (strict_one.cache_info, strict_one.cache_parameters, lambda: strict_one.cache_contains([1])):
+        with pytest.raises(StoreError, match="chmod 700"):
+            ask()
 
 
 def test_strict_raises_at_every_call(blocked: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -357,5 +373,21 @@ def test_orphans_are_removed_with_the_next_function_that_computes(where: str, tm
     following([1])
     assert namespace in private.orphans
     following([2])
+    assert namespace not in private.orphans
+    assert store.stats(namespace).currsize == 0
+
+
+def test_orphans_are_removed_with_the_next_async_function_that_computes() -> None:
+    function = cached(None, lambda numbers: numbers)
+    function([1])
+    store, namespace = function.store, function._bound().settings.namespace
+
+    @cache_batch_variable("numbers")
+    async def following(numbers: list[int]) -> list[int]:
+        return numbers
+
+    del function
+    assert namespace in private.orphans
+    assert asyncio.run(following([1])) == [1]
     assert namespace not in private.orphans
     assert store.stats(namespace).currsize == 0

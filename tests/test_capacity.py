@@ -271,6 +271,17 @@ def test_a_whole_number_of_units_is_exact(number: int, unit: str) -> None:
     assert parse_size(f"{number}.5 {unit.lower()}") == number * each + each // 2
 
 
+@pytest.mark.parametrize("size", [sys.maxsize, 1e30, float("inf")])
+def test_a_limit_that_is_none_takes_the_place_of_an_earlier_one(tmp_path: Path, size: float) -> None:
+    def decorated(maxsize: float) -> Any:
+        return cache_batch_variable("items", store=tmp_path / "place", name="f", maxsize=maxsize)(lambda items: items)
+
+    decorated(10)([1])
+    unlimited = decorated(size)
+    unlimited(list(range(50)))
+    assert unlimited.cache_info()[:4] == (1, 50, None, 50)
+
+
 @pytest.mark.parametrize("size", [1e30, 10**20, 10**400])
 def test_a_limit_beyond_all_that_can_be_counted_is_none(tmp_path: Path, size: Any) -> None:
     options = {"maxsize": size, "max_bytes": int(size), "ttl": size, "wait_timeout": size}

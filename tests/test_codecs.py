@@ -407,6 +407,53 @@ def test_classes_of_the_main_program_pass_between_it_and_a_spawned_child(tmp_pat
     assert done.returncode == 0, done.stderr
 
 
+RUN_AS_MODULE = """
+import dataclasses, sys
+from batche.codecs import AutoCodec
+@dataclasses.dataclass
+class Box:
+    size: int
+if __name__ == "__main__":
+    data = AutoCodec().encode([Box(1)])
+    assert type(AutoCodec().decode(data)[0]) is Box
+    open(sys.argv[1], "wb").write(data)
+"""
+OTHER_PROGRAM = """
+import dataclasses, sys
+from batche.codecs import AutoCodec
+from batche.errors import CodecError
+@dataclasses.dataclass
+class Box:
+    size: str
+    own: bool = True
+data = open(sys.argv[1], "rb").read()
+try:
+    (box,) = AutoCodec().decode(data)
+except CodecError:
+    print("refused")
+else:
+    print(type(box).__module__)
+"""
+
+
+@pytest.mark.parametrize(("how", "found"), [(["-m", "boxes"], "boxes"), (["boxes.py"], "refused"), (["-c"], "refused")])
+def test_a_class_of_one_main_program_is_not_taken_for_one_of_anothers(
+    how: list[str], found: str, tmp_path: Path
+) -> None:
+    (tmp_path / "boxes.py").write_text(RUN_AS_MODULE)
+    (tmp_path / "other.py").write_text(OTHER_PROGRAM)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), *sys.path]))}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, *arguments, str(tmp_path / "data")]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+
+    run(*how, *([RUN_AS_MODULE] if how == ["-c"] else []))
+    assert run("other.py") == found
+
+
 RENAMED = """
 import sys
 from batche.codecs import AutoCodec

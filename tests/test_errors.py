@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ import batche
 from batche import (
     AnnotationError,
     BatcheException,
+    BatchError,
     CodecError,
+    Failed,
     ResultLengthError,
     SignatureError,
     StoreError,
@@ -118,3 +122,27 @@ def test_what_an_unkeyable_class_can_do() -> None:
         "argument 'cls' of type type has no canonical key (a class): give it a class method __batche_key__() that "
         'returns plain data, or leave it out by ignore=("cls",) if it does not change the answer'
     )
+
+
+class ApiError(Exception):
+    """As those of several clients: it takes more than it tells pickle."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+@batche.cache_batch_variable("items", store="off")
+def fail(items: list[int]) -> list[Any]:
+    return [Failed(ApiError("rate limited", response=429)), Failed(ValueError(3))][: len(items)]
+
+
+def test_what_a_pool_cannot_take_back_arrives_as_what_it_said() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(BatchError) as caught:
+        pool.apply_async(fail, ([1, 2],)).get(timeout=60)
+    one, other = caught.value.exceptions
+    assert type(one) is RuntimeError
+    assert str(one) == "tests.test_errors.ApiError: rate limited"
+    assert (type(other), other.args) == (ValueError, (3,))
+    assert caught.value.results[0].exception is one
+    assert (caught.value.function, caught.value.indices) == ("fail", (0, 1))

@@ -641,6 +641,64 @@ def test_named_tuples_of_all_makes_have_keys() -> None:
 
 # Under names that say nothing to type checkers, which want such calls written out.
 make_named_tuple: Any = namedtuple
+
+
+def length_of(unit: int) -> Any:
+    @dataclasses.dataclass(frozen=True)
+    class Length:
+        value: float
+
+        def metres(self) -> float:
+            return self.value * unit
+
+    return Length
+
+
+def measured(unit: int) -> Any:
+    class Measured(length_of(1)):  # type: ignore[misc]  # made here
+        factor = unit
+
+        def __batche_key__(self) -> float:
+            return float(self.value)
+
+    return Measured
+
+
+def pair_of(default: int) -> Any:
+    class Pair(NamedTuple):
+        one: int
+        other: int = default
+
+        @property
+        def total(self) -> int:
+            return self.one + self.other * default
+
+    return Pair
+
+
+@pytest.mark.parametrize("make", [length_of, measured, pair_of])
+def test_classes_made_by_one_function_are_one_only_where_they_define_the_same(make: Callable[[int], Any]) -> None:
+    assert canonical(make(1000)(1)) == canonical(make(1000)(1))
+    assert canonical(make(1000)(1)) != canonical(make(1609)(1))
+
+
+def test_a_member_of_an_enum_counts_by_its_value_too() -> None:
+    def rates(low: Any) -> Any:
+        return make_enum("Rate", {"LOW": low, "HIGH": 10}, module=__name__)
+
+    assert canonical(rates(1).LOW) == canonical(rates(1).LOW)
+    assert canonical(rates(1).LOW) != canonical(rates(2).LOW)
+    assert canonical(rates(1).HIGH) == canonical(rates(2).HIGH)
+    assert canonical(rates(object()).LOW) == canonical(rates(object()).LOW)  # without a key: its name alone
+
+
+def test_what_key_gives_is_what_has_to_change_where_it_has_no_key() -> None:
+    with pytest.raises(UnkeyableError) as caught:
+        Keyer(b"namespace", b"version", lambda item: object()).scope({}).keys([1, 2])
+    assert str(caught.value).startswith("key= of item 0 of type object has no canonical key")
+    assert "pass key=" not in str(caught.value)
+
+
 make_enum: Any = enum.Enum
 
 

@@ -169,6 +169,39 @@ def test_arrays_can_be_written_to_unless_they_are_shared(where: dict[str, Any], 
         assert rows[0] is rows[1]
 
 
+def test_masked_arrays_are_read_only_too_where_they_are_shared(tmp_path: Path) -> None:
+    shared, _ = made(
+        {"store": tmp_path / "shared", "name": "g"},
+        lambda items: [np.ma.masked_array([1, 2], [False, True]) for _ in items],
+        copy=False,
+    )
+    for _ in range(2):
+        (row,) = shared([1])
+        assert type(row) is np.ma.MaskedArray
+        with pytest.raises(ValueError, match="read-only"):
+            row[0] = 3
+
+
+def test_strict_raises_what_cannot_be_read_with_the_remedy(tmp_path: Path) -> None:
+    class Broken:
+        name = "broken"
+
+        def encode(self, value: Any) -> bytes:
+            return b"1"
+
+        def decode(self, data: bytes) -> Any:
+            raise RuntimeError("not today")
+
+    f, computed = made({"store": tmp_path / "strict", "name": "g"}, lambda items: items, codec=Broken(), strict=True)
+    assert f([1]) == [1]
+    with pytest.raises(StoreError, match=r"cannot be read: .*not today.*cache_invalidate\(\)"):
+        f([1])
+    assert f.cache_info().errors == 1
+    assert f.cache_invalidate([1]) == 1
+    assert f([1]) == [1]
+    assert computed == [[1], [1]]
+
+
 def test_a_mapping_hands_out_what_it_keeps_where_nothing_is_copied() -> None:
     f, _ = made({"store": MappingStore()}, lambda items: [[item] for item in items], copy=False)
     assert f([1])[0] is f([1])[0]

@@ -1,7 +1,6 @@
 """Cache a batch function for each item, in one cache that all threads, tasks and processes share."""
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from batche._decorator import cache_batch_variable
 from batche._types import CacheInfo
@@ -20,8 +19,8 @@ from batche.errors import (
 )
 from batche.stores.base import Store
 
-if TYPE_CHECKING:
-    from batche.stores.lmdb import LmdbStore as LmdbStore
+if sys.platform != "win32":  # where files cannot be locked there is no such store; all else works all the same
+    from batche.stores.lmdb import LmdbStore
 
 __all__ = [
     "AnnotationError",
@@ -43,16 +42,4 @@ __all__ = [
 
 
 if sys.platform == "win32":
-    __all__.remove("LmdbStore")  # where files cannot be locked there is no such store; all else works all the same
-
-
-def __getattr__(name: str) -> Any:
-    if name == "LmdbStore" and sys.platform != "win32":
-        from batche.stores.lmdb import LmdbStore
-
-        return LmdbStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __all__.remove("LmdbStore")

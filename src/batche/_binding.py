@@ -20,6 +20,7 @@ from typing import Any, Final
 from batche import _places, _runtime
 from batche._keys import Keyer
 from batche._namespace import Namespace
+from batche._numbers import ENDLESS
 from batche._ownership import IMMUTABLE, read_only
 from batche._private import Private
 from batche._reports import Reports
@@ -234,7 +235,7 @@ def _in_process(where: _places.PlaceSpec, stated: Stated, reports: Reports) -> S
     if where.kind != "runtime":
         _places.require_locks(str(where))
     reports.once("platform", "this platform cannot share a cache between processes; each keeps its own")
-    return MappingStore(maxsize=stated.maxsize)
+    return MappingStore(maxsize=None if stated.maxsize == ENDLESS else stated.maxsize)
 
 
 # By identity, because a third party's store may be neither hashable nor weakly referable.

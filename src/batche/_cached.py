@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
-from batche import _binding, _places
+from batche import _binding, _places, _runtime
 from batche._batches import results_of
 from batche._engine import Run
 from batche._hooks import Listener, hooks
@@ -25,7 +25,8 @@ from batche._reports import Reports
 from batche._signature import BatchSignature, Bound
 from batche._types import CacheInfo, Key
 from batche._validation import Checks
-from batche.stores.base import Store
+from batche.errors import StoreError
+from batche.stores.base import Store, StoreBusyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,9 +150,23 @@ class Cached(Generic[P, R]):
         return self._bound().settings.store
 
     def cache_info(self) -> CacheInfo:
-        """The counts of this function over all processes that use its store."""
+        """The counts of this function over all processes that use its store; none where that cannot be read.
+
+        Raises:
+            StoreError: it cannot be read, under ``strict``.
+        """
         settings = self._bound().settings
-        return settings.store.stats(settings.namespace)
+        try:
+            return settings.store.stats(settings.namespace)
+        except StoreError as error:
+            self._tell(error)
+            return CacheInfo(0, 0, None, 0)
+
+    def _tell(self, error: StoreError) -> None:
+        """Say once that the store could not be read, or raise where that is wanted."""
+        if self._stated.strict or isinstance(error, StoreBusyError):
+            raise error
+        self._reports.once(f"store: {error.problem}", f"answering without the store: {error}")
 
     def cache_parameters(self) -> dict[str, Any]:
         """What the decorator was given, with the limits that are in force; a path as text, as it was resolved."""
@@ -202,9 +217,6 @@ def _is_private(declared: Declared) -> bool:
 
 def _join_quietly() -> None:
     """Be a member of the runtime place from now on, so that it lives for children though this process never calls."""
-    from batche import _runtime
-    from batche.errors import StoreError
-
     try:
         _runtime.join()
     except StoreError:

@@ -3,10 +3,10 @@
 Two values have one encoding exactly when type and content agree down to the leaves. The order of dicts
 and sets does not count. All NaN of one type are one (a `~decimal.Decimal` NaN whatever its sign, payload
 or signalling); ``0.0`` and ``-0.0`` are two. Nothing here calls ``hash()``, ``==``, ``repr`` or pickle of
-a value, nor depends on the machine's byte order or on Python's version.
+a value, nor depends on the machine's byte order or on Python's version (but for classes made inside functions).
 
 Limits: a value may be nested `MAX_DEPTH` deep, however deep the caller's own stack is. A class counts by
-its name, so two classes made by one function are one. Exact types only: an instance of a subclass is
+its name, and one made inside a function by what it defines as well. Exact types only: an instance of a subclass is
 keyed by `__batche_key__`, or not at all.
 """
 
@@ -30,8 +30,8 @@ from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 from ._canonical_arrays import array_opener
+from ._canonical_classes import class_header, dataclass, named_tuple
 from ._framing import Arrange, Opened, Opener, Unkeyable, as_given, encoded_text, framed, framed_text, size
-from ._names import qualified_name
 from .errors import A_CLASS
 
 MAX_DEPTH: Final = 1000
@@ -323,13 +323,13 @@ def _make_opener(cls: type) -> Opener:
     if issubclass(cls, Enum):
         return _enum(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _named_tuple(cls)
+        return named_tuple(cls)
     opener = array_opener(cls)
     if opener is not None:
         return opener
     _refuse_subclass(cls)
     if "__dataclass_fields__" in cls.__dict__:
-        return _dataclass(cls)
+        return dataclass(cls)
     raise Unkeyable(cls)
 
 
@@ -341,12 +341,8 @@ def _refuse_subclass(cls: type) -> None:
         raise Unkeyable(cls, "a subclass of a dataclass that is not decorated itself")
 
 
-def _header(tag: bytes, cls: type, names: Iterable[str] = ()) -> bytes:
-    return tag + framed_text(qualified_name(cls)) + b"".join(map(framed_text, names)) + b";"
-
-
 def _key_method(cls: type) -> Opener:
-    header = _header(b"k", cls)
+    header = class_header(b"k", cls)
     return lambda value: (header, (value.__batche_key__(),), as_given)  # type: ignore[attr-defined]  # looked up above
 
 
@@ -354,42 +350,24 @@ def _open_class(value: Any) -> Opened:
     """A class itself, by its own class method: what it means is in its attributes, and not in its name."""
     if not isinstance(getattr_static(value, "__batche_key__", None), classmethod):
         raise Unkeyable(type(value), A_CLASS)
-    return _header(b"K", value), (value.__batche_key__(),), as_given
+    return class_header(b"K", value), (value.__batche_key__(),), as_given
 
 
 def _enum(cls: type[Enum]) -> Opener:
-    named, unnamed = _header(b"E", cls), _header(b"V", cls)
+    named, unnamed = class_header(b"E", cls), class_header(b"V", cls)
 
     def opened(value: Any) -> Opened:
         name = value._name_
         if type(value).__members__.get(name) is value:
-            return named, (name,), as_given
+            return named, (name, _content(value._value_)), as_given
         return unnamed, (value._value_,), as_given  # a combination of flags
 
     return opened
 
 
-def _dataclass(cls: type) -> Opener:
-    names = [field.name for field in dataclasses.fields(cls)]
-    header = _header(b"d", cls, names)
-
-    def opened(value: object) -> Opened:
-        try:
-            return header, [getattr(value, name) for name in names], as_given
-        except AttributeError as error:
-            raise Unkeyable(type(value), f"its field {error.name!r} is not set") from error
-
-    return opened
-
-
-def _named_tuple(cls: type) -> Opener:
-    names: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]  # looked up above
-    header = _header(b"n", cls, names)
-
-    def opened(value: Any) -> Opened:
-        parts = list(tuple.__iter__(value))
-        if len(parts) != len(names) or getattr(value, "__dict__", None):
-            raise Unkeyable(type(value), "a NamedTuple with more to it than its fields")
-        return header, parts, as_given
-
-    return opened
+def _content(value: object) -> bytes:
+    """The canonical bytes of a member's value; none where it has none, and the name alone counts."""
+    try:
+        return canonical(value)
+    except (Unkeyable, RecursionError):
+        return b""

@@ -137,7 +137,8 @@ def _open_tensor(value: Any) -> Opened:
         content = _tensor_bytes(value.detach(), name)
     except RuntimeError as error:  # inside vmap and the like a tensor has no content of its own
         raise Unkeyable(type(value), "its content cannot be read here") from error
-    return b"h" + framed_text(name) + _shape(value) + framed(content), (), as_given
+    graph = " that requires grad" if value.requires_grad else ""  # so will a result
+    return b"h" + framed_text(name + graph) + _shape(value) + framed(content), (), as_given
 
 
 def _tensor_bytes(value: Any, name: str) -> bytes:

@@ -63,12 +63,14 @@ def limits(maxsize: object, max_bytes: object) -> tuple[int | None, int | None]:
 
 
 def _most_entries(maxsize: object) -> int | None:
-    """A whole number, written as ``1e5`` too; infinity is no limit, as `None`."""
+    """A whole number, written as ``1e5`` too; `ENDLESS` for one that never counts."""
     number = None if maxsize is None else whole(maxsize, or_float=True)
     if number is not None and number >= 0:
-        return number if number < ENDLESS else None
-    if maxsize is None or real(maxsize) == float("inf"):
+        return min(number, ENDLESS)
+    if maxsize is None:
         return None
+    if real(maxsize) == float("inf"):
+        return ENDLESS
     raise ValueError(f"maxsize must be 0 or more, or None for no limit by count, not {maxsize!r}")
 
 

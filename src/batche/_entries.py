@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from batche import _calls
 from batche._binding import Binding
+from batche._engine import FIRST_POLL, LAST_POLL
 from batche._names import qualified_name
 from batche._records import Objects, Pairs
 from batche._types import MINE, MISS, Call, Entry, Key
@@ -18,8 +19,6 @@ from batche.stores.base import Scannable
 
 PIECE: Final = 1024
 """Keys that are read or stored in one step."""
-_FIRST_POLL: Final = 0.0005
-_LAST_POLL: Final = 0.01
 _LONGEST_STORING: Final = 1.0
 """Seconds that `Entries.find_or_store` waits for somebody who is storing the same key, before it stores its own."""
 
@@ -110,7 +109,7 @@ class Entries:
 
     def _claim_or_find(self, call: Call, name: Key) -> Entry | None:
         """Claim one key, or find what somebody else stored; one who takes too long is passed over."""
-        delay, deadline = _FIRST_POLL, time.monotonic() + _LONGEST_STORING
+        delay, deadline = FIRST_POLL, time.monotonic() + _LONGEST_STORING
         while True:
             answer = self.store.claim(call, [name], force=time.monotonic() > deadline)[0]
             if answer is MINE:
@@ -118,7 +117,7 @@ class Entries:
             if isinstance(answer, tuple):
                 return answer
             time.sleep(delay)
-            delay = min(2 * delay, _LAST_POLL)
+            delay = min(2 * delay, LAST_POLL)
 
     def _put(self, call: Call, records: dict[Key, Any], *, force: bool = False) -> None:
         stored = self.store.put(call, list(records.items()), force=force)

@@ -47,6 +47,7 @@ class CachedFunction(Cached[P, R]):
         if self._checks is not None:
             self._checks.batch(items)
 
+        # `_items` above and `_current` below, written out: they are a part of every single-item hit.
         use = self._use
         if use is None or use.until != FOREVER or hooks.off:
             use = self._bound()
@@ -63,10 +64,19 @@ class CachedFunction(Cached[P, R]):
         self._clear()
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> list[bool]:
-        """Whether each item of a batch has an entry; changes neither recency nor counts."""
+        """Whether each item of a batch has an entry; changes neither recency nor counts.
+
+        Raises:
+            StoreError: the store cannot be read, under ``strict``; else it counts as empty.
+        """
         use = self._bound()
         run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
-        return run.has(ask_store(run, Read(run.plan.by_use, use=False)))
+        try:
+            entries = ask_store(run, Read(run.plan.by_use, use=False))
+        except StoreError as error:
+            self._tell(error)
+            entries = [None] * len(run.plan.by_use)
+        return run.has(entries)
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Remove the entries of a batch, and void the claims in flight on its items.
@@ -210,10 +220,15 @@ class AsyncCachedFunction(Cached[P, R]):
         await in_thread(self._clear)
 
     async def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> list[bool]:
-        """Whether each item of a batch has an entry; changes neither recency nor counts."""
+        """Whether each item of a batch has an entry: see `CachedFunction.cache_contains`."""
         use = await self._ready()
         run = Run(use.settings, self._planned(self._signature.bind(args, kwargs), use))
-        return run.has(await ask_store_async(run, Read(run.plan.by_use, use=False)))
+        try:
+            entries = await ask_store_async(run, Read(run.plan.by_use, use=False))
+        except StoreError as error:
+            self._tell(error)
+            entries = [None] * len(run.plan.by_use)
+        return run.has(entries)
 
     async def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Remove the entries of a batch, and void the claims in flight: see `CachedFunction.cache_invalidate`."""

@@ -116,7 +116,10 @@ class Scope:
         elif type(item) is bytes:
             start, content = self._bytes, item
         else:
-            start, content = self._nested, _item(index, item)
+            start, content = (
+                self._nested,
+                _item(f"item {index}" if self._key is None else f"key= of item {index}", item),
+            )
         # Going on from a copy of the digest of what is common is a third faster than starting anew.
         digest = start.copy()
         digest.update(content)
@@ -147,11 +150,11 @@ def _argument(name: str, value: object) -> bytes:
         raise UnkeyableError(f"argument {name!r}", error.type_name, error.problem) from error.__cause__
 
 
-def _item(index: int, item: object) -> bytes:
+def _item(where: str, item: object) -> bytes:
     try:
         return canonical(item)
     except Unkeyable as error:
-        raise UnkeyableError(f"item {index}", error.type_name, error.problem) from error.__cause__
+        raise UnkeyableError(where, error.type_name, error.problem) from error.__cause__
 
 
 def _memo_key(arguments: Mapping[str, object]) -> object:

@@ -23,6 +23,18 @@ def module_name(name: str) -> str:
     return program_name() if name in _PROGRAM_NAMES else name
 
 
+def is_of_program(name: str | None) -> bool:
+    """Whether this is what a process calls its program's own module."""
+    return name in _PROGRAM_NAMES
+
+
+def module_named(name: str) -> ModuleType | None:
+    """The module that `module_name` gives this name, if it is imported in this process."""
+    if name == program_name():
+        return _main_module()
+    return None if is_of_program(name) else sys.modules.get(name)
+
+
 def qualified_name(obj: Any) -> str:
     """Return ``module:qualname`` of a class or function.
 

@@ -119,6 +119,35 @@ def code_digest(function: Callable[..., Any], key: Callable[..., Any] | None = N
     return _hash(_joined([python.encode(), *map(_code_of, _wrapped_chain(function)), keyed]))
 
 
+def class_digest(cls: type) -> bytes:
+    """16 bytes of what a class, and those of its bases that were made inside functions too, define.
+
+    Constants, and the code of functions with what they close over, as far as that is constants and functions. What
+    Python and `dataclasses` add to a class that is no function does not count.
+    """
+    made = [base for base in cls.__mro__ if "<locals>" in base.__qualname__]
+    return _hash(_joined(_joined(_defined(base)) for base in made))
+
+
+def _defined(cls: type) -> Iterator[bytes]:
+    for name, value in sorted(vars(cls).items()):
+        functions = [
+            part
+            for part in (value, *(getattr(value, place, None) for place in _PLACES_OF_FUNCTIONS))
+            if isinstance(part, types.FunctionType)
+        ]
+        if functions:
+            yield _joined([name.encode(*_UTF8), *map(_closure, functions)])
+        elif not name.startswith("__"):
+            yield _joined([name.encode(*_UTF8), _plain(value)])
+
+
+def _closure(function: types.FunctionType) -> bytes:
+    """A function with what it closes over."""
+    cells = [cell for cell in function.__closure__ or () if cell != types.CellType()]  # an empty one has no content
+    return _joined([_callable(function), *(_plain(cell.cell_contents) for cell in cells)])
+
+
 def _check_texts(function: Callable[..., Any], options: dict[str, object]) -> None:
     for option, value in options.items():
         if value is not None and (not isinstance(value, str) or not value):
@@ -221,6 +250,8 @@ def _class_body(code: types.CodeType) -> Iterator[object]:
 
 
 _UTF8: Final = ("utf-8", "surrogatepass")
+_PLACES_OF_FUNCTIONS: Final = ("__func__", "fget", "fset", "fdel", "func")
+"""Where class methods, static methods, properties and cached properties have theirs."""
 _CONSTANTS: Final[dict[type, tuple[bytes, Callable[[Any], bytes]]]] = {
     types.NoneType: (b"n", lambda _: b""),
     types.EllipsisType: (b"e", lambda _: b""),

@@ -39,7 +39,7 @@ def read_only(value: Any) -> Any:
 
     Limit: arrays inside of containers, and tensors, are as they are.
     """
-    if not arrays.is_array(type(value)) or not value.flags.writeable:
+    if not arrays.is_any_array(type(value)) or not value.flags.writeable:
         return value
     view = value.view()
     view.flags.writeable = False

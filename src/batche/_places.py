@@ -104,7 +104,8 @@ def check_name(name: str) -> str:
 def path_place(path: str | os.PathLike[str]) -> Path:
     """The absolute path that a user's ``path`` means now: ``~`` expanded, relative to the working directory."""
     text = os.fsdecode(path)
-    if not text or "\0" in text:
+    scheme = _SCHEME.fullmatch(text)
+    if not text or "\0" in text or (scheme and scheme[2]):
         raise ValueError(f"store {text!r} is not a path: write a directory, 'shm://name' or 'off'")
     try:
         return Path(text).expanduser().absolute()

@@ -13,7 +13,7 @@ from batche._ownership import IMMUTABLE, is_borrowed, none_is_borrowed, read_onl
 from batche._plan import Plan, merge
 from batche._settings import Settings
 from batche._types import Entry, Key, Stored
-from batche.errors import BatchError, Failed
+from batche.errors import BatchError, Failed, StoreError
 
 _TOO_LARGE: Final = "a result is larger than max_bytes, or the mapping's own limit; raise it to cache it"
 _TROUBLES: Final = ("rejected", "errors")
@@ -31,11 +31,16 @@ class Results:
         self._handed: set[int] = set()  # the ids of computed values that may be changed by who got them
 
     def accept(self, key: Key, entry: Entry, outcome: str) -> bool:
-        """Take an entry as the result of ``key``, unless it cannot be decoded."""
+        """Take an entry as the result of ``key``, unless it cannot be decoded: that is raised where it is wanted."""
         try:
             self._values[key] = self._settings.codec.decode(entry[0])
         except Exception as error:  # a user's codec may raise anything
             self.count("errors")
+            if self._settings.strict:
+                remedy = "remove it by cache_invalidate(), or all by cache_clear()"
+                raise StoreError(
+                    self._settings.function, f"has an entry that cannot be read: {error}; {remedy}"
+                ) from error
             self._settings.reports.once("unreadable entry", f"an entry is computed again: {error}")
             return False
         self.count(outcome)

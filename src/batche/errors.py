@@ -7,6 +7,8 @@ its message from them, and pickles: an error raised in a worker arrives whole in
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,7 +58,7 @@ class SignatureError(_Fields, TypeError):
 
 
 class AnnotationError(_Fields, TypeError):
-    """An annotation of the function says that it is not a batch function.
+    """An annotation says that the function is no batch function, or, under ``validate``, that a value is a wrong one.
 
     Attributes:
         function: the function's qualified name.
@@ -80,7 +82,8 @@ class UnkeyableError(_Fields, TypeError):
     """An item or an argument has no canonical key.
 
     Attributes:
-        where: what could not be keyed: ``"item 3"``, ``"argument 'client'"``, or ``"key"`` of a `Cache`.
+        where: what could not be keyed: ``"item 3"``, ``"key= of item 3"``, ``"argument 'client'"``, or ``"key"`` of a
+            `Cache`.
         type_name: the full name of the type that has no key (perhaps of a part of the value).
         problem: why it has none, in a few words; empty when its type is simply not listed.
     """
@@ -174,6 +177,7 @@ class Failed:
     """What a batch function returns at the place of an item that it could not do, while the others are good.
 
     Never stored, nor is one derived from it; the good results are. What the caller gets is said by ``on_failed``.
+    In a pickle an exception that would not load again is a `RuntimeError` that says what it was.
 
     Attributes:
         exception: why.
@@ -188,6 +192,24 @@ class Failed:
     def __post_init__(self) -> None:
         if not isinstance(self.exception, Exception):
             raise TypeError(f"Failed takes the exception that the item failed with, not {self.exception!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return type(self), (_portable(self.exception), *fields[1:])
+
+
+def _portable(exception: Exception) -> Exception:
+    """``exception``, or where its pickle does not load a `RuntimeError` that says what it was.
+
+    An exception whose constructor takes more than its ``args`` breaks whatever loads it, a pool say.
+    """
+    try:
+        if type(pickle.loads(pickle.dumps(exception))) is type(exception):
+            return exception
+    except Exception:  # a user's class may raise anything
+        pass
+    kind = type(exception)
+    return RuntimeError(f"{kind.__module__}.{kind.__qualname__}: {exception}")
 
 
 class BatchError(BatcheException, ExceptionGroup[Exception]):

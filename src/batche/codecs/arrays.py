@@ -57,6 +57,12 @@ def is_array(kind: type) -> bool:
     return numpy is not None and kind is numpy.ndarray
 
 
+def is_any_array(kind: type) -> bool:
+    """Subclasses too, such as masked arrays."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(kind, numpy.ndarray)
+
+
 def is_scalar(kind: type) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and issubclass(kind, numpy.generic) and not is_text(kind)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 from uuid import UUID, SafeUUID
 
+from batche._names import module_name, module_named
 from batche.codecs import arrays, tensors
 from batche.codecs.base import Refused
 from batche.codecs.wire import ExtType
@@ -159,8 +160,7 @@ def _encode_enum(member: Enum) -> ExtType:
     Members without a name of their own (``Flag.A | Flag.B``) and classes not found at their path are refused.
     """
     kind = type(member)
-    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
-    path = f"{module}\0{kind.__qualname__}\0{member.name}"
+    path = f"{module_name(kind.__module__)}\0{kind.__qualname__}\0{member.name}"
     try:
         if _decode_enum(_encode_text(path)) is member:
             return ExtType(ENUM, _encode_text(path))
@@ -177,7 +177,9 @@ def _decode_enum(data: bytes) -> Enum:
     has normally imported it.
     """
     module, path, name = _decode_text(data).split("\0")
-    found: Any = sys.modules[module]
+    found: Any = module_named(module)
+    if found is None:
+        raise LookupError(f"{module} is not imported")
     for part in path.split("."):
         # vars(), not getattr(): a module's __getattr__ may import, a descriptor may run anything.
         found = vars(found)[part]

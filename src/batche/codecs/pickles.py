@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import sys
+from importlib import import_module
 from io import BytesIO
+from types import FunctionType
 from typing import Any, Final
 
+from batche._names import is_of_program, module_named, program_name
 from batche.codecs import arrays, tensors
 from batche.codecs.base import PICKLE, TAG_BYTES, Refused
 
@@ -38,7 +40,7 @@ def pack(value: Any) -> bytes:
 
 def unpack(data: bytes) -> Any:
     """The value of a record. Runs what the bytes say: only for bytes that this user wrote."""
-    return _Unpickler(BytesIO(memoryview(data)[TAG_BYTES:])).load()
+    return pickle.loads(memoryview(data)[TAG_BYTES:])
 
 
 def _name(value: object) -> str:
@@ -50,6 +52,8 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
+        if isinstance(obj, type | FunctionType) and is_of_program(obj.__module__) and obj is _found(obj):
+            return _of_program, (program_name(), obj.__qualname__)
         if kind is object:
             raise Refused(f"a bare object() is its identity, which another process does not have; {_REMEDY}")
         if tensors.is_any_tensor(kind):
@@ -59,10 +63,21 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds the program's own classes under whichever name `multiprocessing` gave its main module."""
+def _of_program(program: str, qualname: str) -> Any:
+    """What a program defines in its main module, whose name in `sys.modules` another program's has as well."""
+    found: Any = module_named(program)
+    if found is None:
+        if is_of_program(program):
+            raise ImportError(f"{program} of another program, which has no name")
+        found = import_module(program)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        if module == "__mp_main__" and module not in sys.modules:
-            module = "__main__"
-        return super().find_class(module, name)
+
+def _found(obj: Any) -> Any:
+    """What is found in the place of a class or function of this program, if anything is."""
+    try:
+        return _of_program(program_name(), obj.__qualname__)
+    except (AttributeError, ImportError):
+        return None

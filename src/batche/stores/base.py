@@ -64,10 +64,14 @@ attempt: Final = _Attempt()
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps entries and claims. Any method may raise [`StoreError`][batche.StoreError], and nothing else.
+    """Keeps entries and claims. Any method but `release` may raise [`StoreError`][batche.StoreError], and nothing else.
 
-    Methods are called from any thread. ``encoded`` says what values are: bytes made by the function's codec
-    where `True`, the results themselves where `False` (then the store never leaves its process).
+    Methods are called from any thread. For async functions that is the event loop's: there `attempt` is true, and who
+    would have to wait for another writer raises `StoreBusyError` at once, to be called again a little later.
+
+    ``encoded`` says what values are: bytes made by the function's codec where `True`, the results themselves where
+    `False` (then the store never leaves its process). Optional is ``outlives``: `True` where entries are still there
+    when the program has ended, so that a function which no name can find (a lambda) is refused without ``name=``.
     """
 
     encoded: bool

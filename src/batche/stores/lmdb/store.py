@@ -34,8 +34,9 @@ class LmdbStore:
 
     Args:
         path: the directory; made (0700) if it is not there.
-        maxsize: most entries of all functions together, exact LRU; `None`: no limit by count.
-        max_bytes: most bytes, keys and index included; an int or ``"512MiB"``. `None`: by what is free.
+        maxsize: most entries of all functions together, exact LRU; `None`: as was stated before, else no limit.
+        max_bytes: most bytes, keys and index included (the file may reach 2.1 times that); an int or ``"512MiB"``.
+            `None`: as was stated before, else by what is free. The limits stated last hold for every process.
         durable: commit with fsync, milliseconds a part, and keep everything across a system crash, if all
             that write to the store say so.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from batche._numbers import ENDLESS
 from batche._process import boot_identity
 from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
@@ -57,7 +58,8 @@ class Limits:
         if domain.max_bytes < 0:
             domain = domain._replace(max_bytes=fallback, by_default=True)
         if self.maxsize is not None and self.when > domain.maxsize_stated:
-            domain = domain._replace(maxsize=self.maxsize, maxsize_stated=self.when)
+            maxsize = self.maxsize if self.maxsize < ENDLESS else -1
+            domain = domain._replace(maxsize=maxsize, maxsize_stated=self.when)
         if self.max_bytes is not None and self.when > domain.max_bytes_stated:
             domain = domain._replace(max_bytes=self.max_bytes, by_default=False, max_bytes_stated=self.when)
         return domain
