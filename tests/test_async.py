@@ -35,6 +35,7 @@ from batche import (
     StoreError,
     cache_batch_variable,
 )
+from batche._binding import private
 from batche._function import AsyncCachedFunction
 from batche._types import Call, Entry, Key, Owner, Stored
 from batche.stores.base import Answer
@@ -404,6 +405,7 @@ def _threads_started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", noting)
+    monkeypatch.setattr(private, "may_discard", lambda: False)  # functions of other tests, collected meanwhile
     return started
 
 

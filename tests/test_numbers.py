@@ -12,7 +12,7 @@ import pytest
 
 from batche import Cache, LmdbStore, cache_batch_variable
 from batche._capacity import limits
-from batche._numbers import real, whole
+from batche._numbers import ENDLESS, real, whole
 from batche._options import nanoseconds
 
 
@@ -51,8 +51,8 @@ def test_a_limit_by_count_may_be_a_float_without_a_fraction(maxsize: Any) -> Non
 
 
 @pytest.mark.parametrize("maxsize", [float("inf"), np.float32("inf")])
-def test_an_infinite_limit_by_count_is_none(maxsize: Any) -> None:
-    assert limits(maxsize, None) == (None, None)
+def test_an_infinite_limit_by_count_is_one_that_never_counts(maxsize: Any) -> None:
+    assert limits(maxsize, None) == (ENDLESS, None)
 
 
 @pytest.mark.parametrize("maxsize", [-1.0, 1.5, float("nan"), float("-inf"), "5", np.array([5, 6])])

@@ -54,7 +54,7 @@ class CachedFunction(Cached[P, R]):
         run = Run(use.settings, split(items, use.keyer.scope(bound.arguments).keys(items)))
         results = run.recall()
         if results is None:
-            if _binding.private.is_due():
+            if _binding.private.may_discard():
                 _binding.private.discard()
             results = drive(run, partial(self._compute, bound))
         return results  # type: ignore[return-value]  # the answer is always a list
@@ -187,7 +187,7 @@ class AsyncCachedFunction(Cached[P, R]):
             with attempt:
                 results = run.recall()
         if results is None:
-            if _binding.private.is_due():
+            if _binding.private.may_discard():
                 await in_thread(_binding.private.discard)
             results = await drive_async(run, partial(self._compute_async, bound))
         return results  # type: ignore[return-value]  # the answer is always a list

@@ -69,9 +69,12 @@ class Private:
         if os.getpid() == maker:
             self.orphans.append(namespace)
 
-    def is_due(self) -> bool:
-        """Whether there are some to `discard`."""
-        return bool(self.orphans) and time.monotonic() >= self._again
+    def may_discard(self) -> bool:
+        """Whether there are some to `discard`, for the one thread or task that then does it."""
+        if not self.orphans or time.monotonic() < self._again:
+            return False
+        self._again = time.monotonic() + RETRY
+        return True
 
     def discard(self) -> None:
         """Remove the entries of functions that were collected, but of those that a child still counts in.
