@@ -305,7 +305,7 @@ def test_the_contract_needs_no_pytest() -> None:
         "    def new_store(self): return MappingStore()\n"
         "names = [name for name in dir(TestIt) if name.startswith('test_')]\n"
         "for name in names:\n"
-        "    test = TestIt(); test.setup_method(); getattr(test, name)(); test.teardown_method()\n"
+        "    test = TestIt(); getattr(test, name)(); test.teardown_method()\n"
         "print(len(names))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=90)
@@ -322,7 +322,6 @@ def fails(contract: type[StoreContract], make: Callable[..., Store]) -> set[str]
     failed = set()
     for name in (name for name in dir(Test) if name.startswith("test_")):
         test = Test()
-        test.setup_method()
         try:
             getattr(test, name)()
         except Exception:
@@ -419,7 +418,6 @@ BROKEN = {
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_a_store_that_breaks_a_promise_does_not_pass(broken: type[Any]) -> None:
     test = type("Test", (StoreContract,), {"new_store": lambda self: broken()})()
-    test.setup_method()
     with pytest.raises((AssertionError, ValueError)):
         getattr(test, BROKEN[broken])()
     test.teardown_method()

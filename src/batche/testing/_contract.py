@@ -30,8 +30,9 @@ from batche.testing._driving import (
 class StoreContract:
     """Every promise of the [`Store`][batche.Store] protocol as a test. Subclass it and give it your store.
 
-    Needs no more than pytest's collection of classes whose name begins with ``Test``. There are also `LruStoreContract`
-    for stores with limits and `ScannableStoreContract` for those that are `Scannable`; a subclass may have both bases.
+    pytest collects a subclass whose name begins with ``Test``; without it, call each method whose name begins with
+    ``test_``, and `teardown_method` after it. There are also `LruStoreContract` for stores with limits and
+    `ScannableStoreContract` for those that are `Scannable`; a subclass may have both bases.
 
     Example:
         >>> class TestMyStore(StoreContract):
@@ -44,16 +45,16 @@ class StoreContract:
         raise NotImplementedError
 
     def setup_method(self) -> None:
-        """Begin a test, as pytest asks."""
-        self._made: list[Store] = []
+        """Begin a test, as pytest asks. For a new object there is nothing to do."""
+        self.teardown_method()
 
     def teardown_method(self) -> None:
         """Close what the test made, and let go of it: pytest keeps this object until the session ends."""
-        while self._made:
-            self._made.pop().close()
+        for store in vars(self).pop("made", ()):
+            store.close()
 
     def _keep(self, store: Store) -> Store:
-        self._made.append(store)
+        vars(self).setdefault("made", []).append(store)
         return store
 
     def _new(self) -> Store:
