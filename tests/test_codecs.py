@@ -171,6 +171,7 @@ NOT_PLAIN_ARRAYS = [
 def test_arrays_and_scalars_of_numpy_come_back_the_same(made: Codec, value: Any) -> None:
     assert same(made.decode(made.encode(value)), value)
     assert same(made.decode(made.encode({"nested": (value,)}))["nested"][0], value)
+    assert made.encode(value) == made.encode(value)  # the second time by what is remembered of the first
 
 
 @pytest.mark.parametrize("value", NOT_PLAIN_ARRAYS, ids=_name)

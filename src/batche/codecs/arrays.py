@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _SIZE: Final = struct.Struct("<H")
 _SIMPLE: Final = re.compile(r"[<>|][?biufcmMSUVqQ]\d*(\[\w+\])?")
+_BUFFERS: Final = "biufc"
+"""Kinds of dtypes whose arrays give away their memory as it is."""
 _LAYOUTS: Final = 256
 """How many headers are remembered: a program uses few dtypes and shapes, but may use very many of them once."""
 
@@ -44,11 +46,12 @@ class _Header(NamedTuple):
     shape: tuple[int, ...]
     fortran: bool
     header: bytes
+    is_buffer: bool
 
 
 # Those of the last array: one batch's are mostly alike, and to compare costs less than to look up. Threads change them
 # in one step. A dtype with fields is not remembered: whoever has the array may rename its fields, in place.
-_written = _Header(None, (), False, b"")
+_written = _Header(None, (), False, b"", False)
 _read = _Layout(b"none", object, (), None, "C", -1)  # no header begins so
 
 
@@ -77,14 +80,17 @@ def is_text(kind: type) -> bool:
 def pack(array: NDArray[Any], tag: bytes = b"") -> bytes:
     """``tag`` and the array's own elements, whatever memory it is a view of; C or Fortran order is kept."""
     global _written
-    dtype, shape, fortran = array.dtype, array.shape, array.flags.fnc
+    flags = array.flags
+    dtype, shape, fortran = array.dtype, array.shape, flags.fnc
     last = _written
     if dtype is last.dtype and shape == last.shape and fortran is last.fortran:
         header = last.header
+        if last.is_buffer and flags.c_contiguous:
+            return b"".join((tag, header, array))  # type: ignore[arg-type]  # a buffer; one copy less
     else:
         header = _header_of(dtype, shape, fortran)
         if dtype.names is None:
-            _written = _Header(dtype, shape, fortran, header)
+            _written = _Header(dtype, shape, fortran, header, dtype.kind in _BUFFERS)
     return b"".join((tag, header, array.tobytes("F") if fortran else array.tobytes()))
 
 
