@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ class Worker:
         """Read ``batches`` batches, drawn from ``entries`` entries."""
         numbers = [drawn(seed * batches + place, entries, batch) for place in range(batches)]
         asked = [items(part) for part in numbers]
-        gc.collect()
+        settle()
         seconds, right = 0.0, True
         for part, texts in zip(numbers, asked, strict=True):
             began = time.perf_counter()
@@ -54,7 +55,7 @@ class Worker:
 
     def put(self, first: int, batch: int, batches: int) -> dict[str, Any]:
         """Store ``batches`` batches of items from number ``first`` on, which nobody has stored."""
-        gc.collect()
+        settle()
         parts = [range(start, start + batch) for start in range(first, first + batch * batches, batch)]
         seconds = sum(self._put(part) for part in parts)
         right = self._is_right(parts[-1], self._peer.get_many(items(parts[-1])), some=not self._peer.exact)
@@ -77,6 +78,12 @@ class Worker:
         there = [(result, number) for result, number in zip(results, numbers, strict=True) if result is not None]
         all_there = len(there) == len(numbers) or some
         return all_there and all(self._kind.same(result, self._kind.value(number)) for result, number in there)
+
+
+def settle() -> None:
+    """Have garbage collected, and what other peers left to be written to the disk written, before time is taken."""
+    gc.collect()
+    os.sync()
 
 
 def warm_up(peer: Peer, kind: Kind) -> None:
