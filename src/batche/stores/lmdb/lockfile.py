@@ -10,24 +10,19 @@ import os
 import weakref
 from collections import Counter, defaultdict
 from pathlib import Path
-from threading import RLock
 from typing import Final
 
-from batche._process import renew_after_fork
+from batche._process import ProcessLock
 from batche.stores.lmdb.descriptors import File, file_at, file_of
 
 
-class _Open:
+class _Open(ProcessLock):
     """How many descriptors of each file are in use, and those that are to be closed once none is."""
 
     def __init__(self) -> None:
         self.files: Counter[File] = Counter()
         self.unused: defaultdict[File, list[int]] = defaultdict(list)
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = RLock()  # re-entrant: a file may be collected at any point
+        super().__init__()
 
 
 _OPEN: Final = _Open()

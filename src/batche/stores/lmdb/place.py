@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from batche import _runtime
 from batche._places import BegunAnewError, as_store_error, entered
-from batche._process import renew_after_fork
+from batche._process import ProcessLock
 from batche._reports import logger
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, damage, mark, slots, workers
@@ -36,17 +35,13 @@ IDLE: Final = 5.0
 _TRIES: Final = 3
 
 
-class _Registry:
+class _Registry(ProcessLock):
     """What is open in this process, by inode."""
 
     def __init__(self) -> None:
-        self.after_fork()
+        super().__init__()
         self.places: WeakValueDictionary[File, Place] = WeakValueDictionary()
         self.environments: WeakValueDictionary[File, OpenEnvironment] = WeakValueDictionary()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = RLock()
 
     def before_fork(self) -> None:
         """Let another thread finish what it opens or makes: half of it in the child would be in its way for ever."""
