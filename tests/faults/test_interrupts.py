@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ class Signalled(Exception):
 ERRORS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Signalled)
 STEPS: Final = 12
 """Steps of each kind of call at which something is raised, where not all are tried."""
+OPENED: Final = 200
+"""Stores that one process opens at most: each takes descriptors and address space until it ends."""
 
 
 class Stage:
@@ -33,14 +36,14 @@ class Stage:
     def __init__(self, cast: Cast, directory: Path, prepare: str) -> None:
         self.victim, self.other = cast.actors(2)
         self.wrong: list[str] = []
+        self._cast = cast
         self._directory = directory
         self._prepare = prepare
         self._number = 0
         self._scene = self._new_scene()
 
     def _new_scene(self) -> Scene:
-        directory = self._directory / str(self._number)
-        directory.mkdir()
+        directory = Path(tempfile.mkdtemp(dir=self._directory))
         return Scene.at(directory, maxsize=5) if self._prepare == "evicts" else Scene.at(directory)
 
     def interrupt(self, kind: str, step: int, error: type[BaseException]) -> Ended:
@@ -48,6 +51,8 @@ class Stage:
         self._number += 1
         if self._prepare == "opens":
             self._scene = self._new_scene()
+            if self._number % OPENED == 0:
+                self._renew_actors()
         items = batch_of(self._number)
         owning = self._make_ready(items)
         before = self._run(self.victim, interrupted.count).positions if self._prepare != "opens" else 0
@@ -56,6 +61,14 @@ class Stage:
             assert owning.result() == answer_to(items)
         self._look(ended, items, error, before)
         return ended
+
+    def _renew_actors(self) -> None:
+        """Have others go on, in which no store is open."""
+        self.victim.leave()
+        self.other.leave()
+        self.victim, self.other = self._cast.actors(2)
+        self._interrupted("", 0, KeyboardInterrupt, batch_of(self._number))  # the first call joins and opens
+        self._scene = self._new_scene()
 
     def _make_ready(self, items: list[int]) -> Task | None:
         """Bring about what the call shall meet; what the other process goes on with meanwhile."""

@@ -7,6 +7,7 @@ one makes, and every wait ends with an error after `LONGEST` seconds.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import multiprocessing
 import os
@@ -24,6 +25,8 @@ from typing import Any, Final, Self
 LONGEST: Final = 15.0
 """Seconds after which a wait in a test is a failure."""
 GLANCE: Final = 0.0005
+_SHOW: Final = getattr(signal, "SIGUSR2", signal.SIGTERM)
+"""The signal at which an actor shows its stacks."""
 
 
 def until(happened: Callable[[], object], what: str, seconds: float = LONGEST) -> None:
@@ -120,6 +123,7 @@ class Task:
     def result(self) -> Any:
         """What it returned; raises what it raised."""
         if not self.is_done(LONGEST):
+            self._actor.show_stacks()
             raise TimeoutError(f"an actor has not answered within {LONGEST:g} s")
         answer, error = self._actor.answers[self._number]
         if error is not None:
@@ -171,6 +175,12 @@ class Actor:
             answered, *answer = self._mine.recv()
             self.answers[answered] = (answer[0], answer[1])
         return True
+
+    def show_stacks(self) -> None:
+        """Have it write where each of its threads stands to the standard error that it shares with the test."""
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, _SHOW)
+            time.sleep(1)  # it has no way to say that it is done
 
     def kill(self) -> None:
         """SIGKILL; returns once it is dead."""
@@ -224,6 +234,8 @@ class Cast:
 
 
 def _act(orders: Connection) -> None:
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(_SHOW, file=2)
     sending = threading.Lock()
     while (order := orders.recv()) is not None:
         number, function, arguments, in_main_thread = order

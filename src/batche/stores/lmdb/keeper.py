@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import TIMEOUT_MAX, Condition, Thread, current_thread
+from threading import TIMEOUT_MAX, Condition, RLock, Thread, current_thread
 from typing import Final, TypeAlias
 
 from batche._process import renew_after_fork
@@ -32,13 +32,14 @@ class Keeper:
 
     def after_fork(self) -> None:
         self._pid = os.getpid()
-        self._changed = Condition()  # of a re-entrant lock: a signal handler may watch at any point
+        self._lock = RLock()  # re-entrant: a signal handler may watch at any point
+        self._changed = Condition(self._lock)  # which is not entered itself: a handler that raises may leave it locked
         self._due: dict[Path, float] = {}
         self._thread: Thread | None = None
 
     def watch(self, path: Path, seconds: float) -> None:
         """Have ``path`` looked at within ``seconds``, and then for as long as that wants to be."""
-        with self._changed:
+        with self._lock:
             due = time.monotonic() + seconds
             self._due[path] = min(due, self._due.get(path, due))
             self._begin()
@@ -46,7 +47,7 @@ class Keeper:
 
     def paths(self) -> list[Path]:
         """What is watched; nothing in a child that was forked without Python's hooks."""
-        with self._changed:
+        with self._lock:
             return list(self._due) if self._pid == os.getpid() else []
 
     def _begin(self) -> None:
@@ -62,7 +63,7 @@ class Keeper:
     def _run(self) -> None:
         while (path := self._next()) is not None:
             seconds = self._look(path)
-            with self._changed:
+            with self._lock:
                 if seconds is None and self._due.get(path) == _BEING_LOOKED_AT:
                     del self._due[path]
                 elif seconds is not None:
@@ -71,7 +72,7 @@ class Keeper:
 
     def _next(self) -> Path | None:
         """The path that is due, once one is; `None` where this thread shall end."""
-        with self._changed:
+        with self._lock:
             while self._thread is current_thread():
                 if not self._due:
                     self._thread = None
@@ -88,12 +89,12 @@ class Keeper:
         """End the thread. One that waits for the disk goes on and ends later: it holds nothing that a child needs."""
         thread, self._thread = self._thread, None
         if thread is not None and thread is not current_thread():
-            with self._changed:
+            with self._lock:
                 self._changed.notify_all()
             with contextlib.suppress(RuntimeError):  # a signal handler forks while it is being started
                 thread.join(_LONGEST_WAIT_OF_A_FORK)
 
     def after_fork_in_parent(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._due:
                 self._begin()
