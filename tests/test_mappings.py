@@ -265,7 +265,7 @@ def test_code_of_the_mapping_may_call_a_cached_function() -> None:
 
 def test_another_thread_that_is_stuck_in_one_mapping_keeps_nobody_from_another() -> None:
     held = MappingStore({})
-    with held._lock:
+    with held._guard.lock:
         assert in_threads(1, lambda _: squares({})([2])) == [[4]]
 
 
@@ -320,7 +320,7 @@ def _fork_inside(release: Callable[[Slow], object]) -> tuple[bool, list[int], in
 
 
 def test_a_fork_waits_for_whoever_is_changing_the_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batche.stores._forks.FORK_PATIENCE", 30.0)
+    monkeypatch.setattr("batche._forks.PATIENCE", 30.0)
 
     def soon(held: Slow) -> None:
         threading.Timer(0.05, held.go.set).start()
@@ -329,7 +329,7 @@ def test_a_fork_waits_for_whoever_is_changing_the_mapping(monkeypatch: pytest.Mo
 
 
 def test_a_fork_waits_so_long_only_and_the_child_then_leaves_the_mapping_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batche.stores._forks.FORK_PATIENCE", 0.01)
+    monkeypatch.setattr("batche._forks.PATIENCE", 0.01)
     assert _fork_inside(lambda held: None) == (False, [1, 4], 1)
 
 

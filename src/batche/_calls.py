@@ -15,7 +15,8 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import Final
 
-from batche._process import boot_ns, random_word, renew_after_fork
+from batche._boot import boot_ns, random_word
+from batche._forks import renew_after_fork
 from batche._types import Call, CallId, Owner
 
 _WORD: Final = (1 << 64) - 1

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from batche import _calls
 from batche._drive import ask_store
 from batche._engine import Run
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 from batche._steps import Compute, Delete, Listen, Owners, Put, Read, Step, Steps, StoreStep, Wait
 from batche._types import Key, Owner, Stored
 from batche._wakeups import Wakeups

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from batche import _calls
 from batche._batches import results_of
+from batche._boot import boot_ns
 from batche._made_once import made_once
 from batche._places import BegunAnewError
 from batche._plan import Plan
-from batche._process import boot_ns
 from batche._results import Results
 from batche._settings import Settings
 from batche._steps import Claim, Compute, Delete, Listen, Owners, Put, Read, Step, Steps, Wait

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from batche._process import ProcessLock
+from batche._forks import ProcessLock
 
 Listener: TypeAlias = Callable[[list[Any]], object]
 """Called with the items that a function is about to be given."""

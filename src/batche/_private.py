@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 from batche import _runtime
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 from batche.errors import StoreError
 from batche.stores.base import attempt
 
@@ -58,8 +58,8 @@ class Private:
         """Note that the function of ``namespace``, which process ``maker`` decorated, is used here."""
         self.used[namespace] = maker
         if not self._leaves:
-            self._leaves = True
             _runtime.on_leave(self.leave)
+            self._leaves = True
 
     def orphan(self, namespace: bytes, maker: int) -> None:
         """Note that a function was collected. Called by the collector: only notes it.

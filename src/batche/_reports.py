@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 
 logger: Final = logging.getLogger("batche")
 

@@ -20,13 +20,13 @@ import re
 import secrets
 import shutil
 import sys
-import threading
 from collections.abc import Callable
 from multiprocessing import process, util
 from pathlib import Path
 from typing import Final
 
 from batche import _places
+from batche._forks import HeldLock, Order
 from batche._reports import logger
 from batche.errors import StoreError
 
@@ -36,7 +36,6 @@ if sys.platform != "win32":
 LOCK_FILE: Final = "lock"
 
 _AFTER_CHILDREN_ENDED: Final = -100
-_LONGEST_WAIT_OF_A_FORK: Final = 1.0
 
 
 class RuntimePlace:
@@ -69,17 +68,23 @@ class RuntimePlace:
                 os.close(self._descriptor)
 
 
-class _Process:
+class _Process(HeldLock):
     """What this process knows of its places; inherited by fork, descriptors included."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         self.joined: dict[str, RuntimePlace] = {}
         self.known: set[Path] = set()
         self.callbacks: list[Callable[[], object]] = []
         self.leaves = False
         self.left = 0
         """The process that has left for good: it is about to end, and nobody would remove what it made now."""
+        super().__init__(Order.PLACE)
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        _name.cache_clear()  # the child may be the first process of a new PID namespace
+        if self.leaves:
+            _leave_when_ended(self)
 
 
 _this = _Process()
@@ -334,10 +339,10 @@ def _arrange_leaving() -> None:
     with _this.lock:
         if _this.leaves:
             return
-        _this.leaves = True
-    atexit.register(leave)
-    util.register_after_fork(_this, _leave_when_ended)
-    _leave_when_ended(_this)
+        atexit.register(leave)
+        util.register_after_fork(_this, _leave_when_ended)
+        _leave_when_ended(_this)
+        _this.leaves = True  # last: what an interrupt has left undone is done at the next use
 
 
 def _leave_when_ended(_: object) -> None:
@@ -349,24 +354,3 @@ def _leave_for_good() -> None:
     """The last thing that is sure to run; handlers that come after it, and daemon threads, do without the place."""
     _this.left = os.getpid()
     leave()
-
-
-def _before_fork() -> None:
-    """Let a join or a leave of another thread end, so that the child inherits no lock that nobody will release."""
-    _this.lock.acquire(timeout=_LONGEST_WAIT_OF_A_FORK)
-
-
-def _after_fork_in_parent() -> None:
-    with contextlib.suppress(RuntimeError):  # not ours: the wait was too long
-        _this.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    _this.lock = threading.RLock()
-    _name.cache_clear()  # the child may be the first process of a new PID namespace
-    if _this.leaves:
-        _leave_when_ended(_this)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

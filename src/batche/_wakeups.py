@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
 from types import TracebackType
 
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 from batche._types import Key
 
 

@@ -40,7 +40,17 @@ _MOVES: Final = (
     "JUMP",
 )
 """How the names of instructions begin that allocate nothing, call nothing and let no signal in."""
-_HOLDING: Final = ("_drive.py", "_wakeups.py", "_calls.py", "environment.py", "gate.py", "claims.py", "workers.py")
+_HOLDING: Final = (
+    "_calls.py",
+    "_drive.py",
+    "_forks.py",
+    "_wakeups.py",
+    "claims.py",
+    "environment.py",
+    "gate.py",
+    "keeper.py",
+    "workers.py",
+)
 """The modules in which something is taken that must be given back."""
 _PASSED_OVER: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE if sys.version_info < (3, 12) else 0
 """What is not interrupted where it goes on: Python 3.11 then leaves it without its ``finally``, as no signal does."""

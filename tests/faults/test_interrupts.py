@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.faults._injection import KINDS, sample
+from tests.faults._injection import KINDS, SIGNALS, sample
 from tests.faults.programs import interrupted
-from tests.faults.programs.interrupted import ITEMS, Ended, answer_to, as_told, batch_of
+from tests.faults.programs.interrupted import ITEMS, Ended, Operation, answer_to, as_told, batch_of
 from tests.processes._tools import Actor, Cast, Scene, Task
 from tests.processes.programs.scenes import call, contains
 
@@ -62,6 +62,25 @@ class Stage:
         self._look(ended, items, error, before)
         return ended
 
+    def interrupt_operation(self, operation: Operation, kind: str, step: int, error: type[BaseException]) -> Ended:
+        """The same for something else that is done with entries which are there."""
+        self._number += 1
+        items = batch_of(self._number)
+        self._run(self.other, call, as_told, items)
+        run, told = interrupted.interrupt_operation, (self._scene, kind, step, error, items, operation)
+        ended: Ended = self.victim.begin(run, *told, in_main_thread=True).result()
+        self._note(ended, error, self._seen(items) | {"its end": ended.error in ("", error.__name__)})
+        return ended
+
+    def interrupt_fork(self, step: int, error: type[BaseException]) -> Ended:
+        """The same for a fork, whose child makes the call."""
+        self._number += 1
+        items = batch_of(self._number)
+        run, told = interrupted.interrupt_fork, (self._scene, SIGNALS, step, error, items)
+        ended: Ended = self.victim.begin(run, *told, in_main_thread=True).result()
+        self._note(ended, error, self._seen(items) | {"the child's call": ended.answer == answer_to(items)})
+        return ended
+
     def _renew_actors(self) -> None:
         """Have others go on, in which no store is open."""
         self.victim.leave()
@@ -88,19 +107,27 @@ class Stage:
         return ended
 
     def _look(self, ended: Ended, items: list[int], error: type[BaseException], before: int) -> None:
+        seen = self._seen(items)
+        positions = self._run(self.victim, interrupted.count).positions - before
+        finished = (3 if self._prepare == "waits" else 2) * ITEMS
+        seen["its end"] = ended.error == error.__name__ or ended.answer == answer_to(items)
+        seen["positions counted"] = finished <= positions <= finished + ITEMS
+        self._note(ended, error, seen)
+
+    def _seen(self, items: list[int]) -> dict[str, bool]:
+        """What is right of what both processes see afterwards."""
         followed = self._run(self.other, interrupted.follow, items)
         again = self._run(self.victim, call, as_told, items)
         stored = self._run(self.victim, contains, as_told, items)
         counted = self._run(self.victim, interrupted.count)
-        finished = (3 if self._prepare == "waits" else 2) * ITEMS
-        right = {
-            "its end": ended.error == error.__name__ or ended.answer == answer_to(items),
+        return {
             "another caller's answer": followed == (answer_to(items), 0),
             "the next answer": again == answer_to(items),
             "what is stored": stored == [True] * ITEMS,
-            "positions counted": finished <= counted.positions - before <= finished + ITEMS,
             "entries counted": counted.stored == counted.recounted,
         }
+
+    def _note(self, ended: Ended, error: type[BaseException], right: dict[str, bool]) -> None:
         wrong = [*ended.left, *(name for name, is_right in right.items() if not is_right)]
         if wrong:
             self.wrong.append(f"{error.__name__} at {ended.place}: {', '.join(wrong)}")
@@ -119,4 +146,30 @@ def test_an_exception_at_any_step_of_a_call_leaves_nothing_behind(tmp_path: Path
         assert stage.wrong == []
         for number, step in enumerate(sample(places, STEPS, seed=len(prepare), thorough=prepare != "opens")):
             stage.interrupt(kind, step, ERRORS[number % len(ERRORS)])
-    assert stage.wrong == []
+    assert not stage.wrong, "\n".join(stage.wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("operation", interrupted.OPERATIONS)
+def test_an_exception_at_any_step_of_anything_else_leaves_nothing_behind(
+    tmp_path: Path, operation: Operation, kind: str
+) -> None:
+    with Cast() as cast:
+        stage = Stage(cast, tmp_path, operation.__name__)
+        stage.interrupt_operation(operation, kind, 0, KeyboardInterrupt)
+        places = stage.interrupt_operation(operation, kind, 0, KeyboardInterrupt).places
+        assert stage.wrong == []
+        for number, step in enumerate(sample(places, STEPS, seed=len(operation.__name__), thorough=True)):
+            stage.interrupt_operation(operation, kind, step, ERRORS[number % len(ERRORS)])
+    assert not stage.wrong, "\n".join(stage.wrong)
+
+
+def test_an_exception_at_any_step_of_a_fork_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Cast() as cast:
+        stage = Stage(cast, tmp_path, "forks")
+        stage.interrupt_fork(0, KeyboardInterrupt)  # the first call joins and opens
+        places = stage.interrupt_fork(0, KeyboardInterrupt).places
+        assert stage.wrong == []
+        for number, step in enumerate(sample(places, STEPS, seed=len("forks"), thorough=True)):
+            stage.interrupt_fork(step, ERRORS[number % len(ERRORS)])
+    assert not stage.wrong, "\n".join(stage.wrong)

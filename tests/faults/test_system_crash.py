@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from batche import _process
+from batche import _boot
 from batche._places import PlaceSpec
 from batche._runtime import open_place as directory_of
 from batche._types import Call
@@ -46,9 +46,11 @@ def boot_into(directory: Path, boot: int, *, clock: bool = False) -> None:
     """Have this process take the system to be in another boot; with ``clock``, in one that began just now."""
     file = directory / f"boot-{boot}"
     file.write_text(str(uuid.UUID(int=boot << 70)))
-    _process.BOOT_ID = str(file)
+    _boot.BOOT_ID = str(file)
     if clock:
-        _process._BOOT_CLOCK = time.CLOCK_PROCESS_CPUTIME_ID  # type: ignore[misc]  # as after a boot it is near zero
+        for module in [module for name, module in sys.modules.items() if name.startswith("batche.")]:
+            if hasattr(module, "boot_ns"):
+                setattr(module, "boot_ns", time.process_time_ns)  # noqa: B010  # as after a boot it is near zero
 
 
 def opened_in(directory: Path, boot: int, options: dict[str, Any]) -> LmdbStore:
@@ -193,7 +195,7 @@ def leave_but_stay(store: LmdbStore) -> None:
 
 
 def forget_the_mark(store: LmdbStore) -> None:
-    store._opened.slots.written = _process.boot_identity()
+    store._opened.slots.written = _boot.boot_identity()
 
 
 def test_sync_makes_the_mark_and_reading_leaves_it(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_many_readers_do_not_leave_their_lanes_for_ever(tmp_path: Path, monkeypa
 
 def opened_here(directory: Path, boot: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> LmdbStore:
     """A store that this process has open, in another boot until the end of the test."""
-    monkeypatch.setattr(_process, "BOOT_ID", _process.BOOT_ID)
+    monkeypatch.setattr(_boot, "BOOT_ID", _boot.BOOT_ID)
     monkeypatch.setattr(place, "IDLE", 60.0)
     return opened_in(directory, boot, options)
 
@@ -631,8 +633,8 @@ def test_a_program_with_a_path_ends_at_once_and_leaves_its_function_store_marked
 
 PROGRAM = """
 import os, sys
-from batche import _process, cache_batch_variable
-_process.BOOT_ID = sys.argv[1]
+from batche import _boot, cache_batch_variable
+_boot.BOOT_ID = sys.argv[1]
 
 @cache_batch_variable("items", store=sys.argv[2], name="crash")
 def double(items):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from batche import _calls, cache_batch_variable
+from batche._forks import ProcessLock
 from batche._hooks import hooks
-from batche._process import ProcessLock
 from batche.stores import mapping
 from batche.stores.lmdb import words
 from batche.stores.null import NullStore

@@ -222,7 +222,7 @@ class Door(dict[int, None]):
 def test_who_knocks_after_the_look_does_not_make_a_fork_unclean() -> None:
     gate = ForkGate()
     gate._inside = Door()
-    gate.close()
+    gate.before_fork()
     assert gate._clean
 
 
@@ -246,9 +246,9 @@ def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:
             knocker.start()
         unclean = 0
         for _ in range(1000):
-            gate.close()
+            gate.before_fork()
             unclean += not gate._clean
-            gate.open_in_parent()
+            gate.after_fork_in_parent()
     finally:
         sys.setswitchinterval(switch)
         end.set()
@@ -271,13 +271,12 @@ def test_who_is_interrupted_at_the_gate_may_pass_it_later() -> None:
         gate.through(int)
     gate._forking.clear()
     gate.through(int)
-    gate.close()
+    gate.before_fork()
     assert gate._clean
 
 
 def is_alone(gate: ForkGate) -> bool:
-    with gate.alone() as alone:
-        return alone
+    return gate.alone(int)
 
 
 def test_nobody_is_alone_while_another_thread_forks() -> None:
@@ -285,22 +284,27 @@ def test_nobody_is_alone_while_another_thread_forks() -> None:
     closed, opened = threading.Event(), threading.Event()
 
     def fork() -> None:
-        gate.close()
+        gate.before_fork()
         closed.set()
         opened.wait(40)
-        gate.open_in_parent()
+        gate.after_fork_in_parent()
 
     forker = threading.Thread(target=fork)
     forker.start()
     closed.wait(40)
-    with gate.alone() as alone:
-        assert not alone
+    assert not is_alone(gate)
     opened.set()
     forker.join()
-    with gate.alone() as alone:
-        assert alone
-        with pytest.raises(GateClosedError):
+    refused: list[GateClosedError] = []
+
+    def knock() -> None:
+        try:
             gate.through(int)
+        except GateClosedError as error:
+            refused.append(error)
+
+    assert gate.alone(knock)
+    assert len(refused) == 1
     with pytest.raises(GateClosedError):
         gate.through(lambda: gate.through(int))
     assert gate.through(is_alone, gate) is False

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batche._process import boot_ns
+from batche._boot import boot_ns
 from batche.stores.lmdb import reading, records, slots, words
 from batche.stores.lmdb.slots import CHUNK, FREE, GENERATION, Slots
 from tests.stores._driving import server

@@ -281,7 +281,7 @@ def _look(store: MappingStore, answers: Connection) -> None:
 
 
 def _hold(store: MappingStore, held: threading.Event, leave: threading.Event) -> None:
-    with store._lock:
+    with store._guard.lock:
         held.set()
         leave.wait(30)
 

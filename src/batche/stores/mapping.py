@@ -10,14 +10,12 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from threading import RLock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from batche._process import ProcessLock, renew_after_fork
+from batche._forks import HeldLock, Order, ProcessLock, renew_after_fork
 from batche._types import MINE, MISS, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
-from batche.stores import _forks
 from batche.stores._lru import Lru
 from batche.stores.base import Answer
 
@@ -58,18 +56,11 @@ class MappingStore:
         self._abandoned: set[Key] = set()
         self._evictions = 0
         self._counts: dict[bytes, Counter[str]] = {}
-        self._torn = False
-        self._lock = RLock()
+        self._guard = ProcessLock() if mapping is None else HeldLock(Order.ENTRIES)
         renew_after_fork(self)
-        if mapping is not None:
-            _forks.hold_at_forks(self)
 
     def after_fork(self) -> None:
-        self._lock = RLock()
         self._claims = {}
-
-    def forked(self, *, quiet: bool) -> None:
-        self._torn = self._torn or not quiet
 
     def __repr__(self) -> str:
         maxsize, currsize = self._sizes()
@@ -80,8 +71,8 @@ class MappingStore:
     @contextmanager
     def _using(self) -> Iterator[None]:
         """Have the mapping to this thread alone; what it raises is `StoreError`."""
-        with self._lock:
-            if self._torn:
+        with self._guard.lock:
+            if self._is_torn():
                 raise StoreError(self._name, "was being changed by another thread when this process was forked")
             try:
                 yield
@@ -89,6 +80,10 @@ class MappingStore:
                 raise
             except Exception as error:  # a user's mapping may raise anything
                 raise StoreError(self._name, f"{type(error).__name__}: {error}") from error
+
+    def _is_torn(self) -> bool:
+        """Whether a user's mapping was being changed when this process was forked. The store's own is never torn."""
+        return isinstance(self._guard, HeldLock) and self._guard.torn
 
     @property
     def _name(self) -> str:
@@ -130,7 +125,7 @@ class MappingStore:
 
     def _sizes(self) -> tuple[int | None, int]:
         """The mapping's own limit and size, in its own measure where it has one."""
-        if self._torn:
+        if self._is_torn():
             return None, 0
         with self._using():
             currsize = _whole(getattr(self._mapping, "currsize", None))
@@ -174,7 +169,7 @@ class MappingStore:
         return MINE
 
     def owners(self, keys: Sequence[Key], /, before: Sequence[Owner | None] | None = None) -> Sequence[Owner | None]:
-        with self._lock:
+        with self._guard.lock:
             return [self._owner(key) for key in keys]
 
     def _owner(self, key: Key) -> Owner | None:
@@ -214,7 +209,7 @@ class MappingStore:
         return owner is call or (owner is not None and owner.id == call.heir_of.get(key))
 
     def release(self, call: Call, /, *, abandoned: bool = False, counts: Mapping[str, int] | None = None) -> None:
-        with self._lock:
+        with self._guard.lock:
             held = [key for key in call.handle or () if self._claims.get(key) is call]
             for key in held:
                 del self._claims[key]
@@ -276,14 +271,14 @@ class MappingStore:
 
     def stats(self, namespace: bytes, /) -> CacheInfo:
         maxsize, currsize = self._sizes()
-        with self._lock:
+        with self._guard.lock:
             counts = dict(self._counts.get(namespace, {}))
             hits, misses = counts.pop("hits", 0), counts.pop("misses", 0)
             return CacheInfo(hits, misses, maxsize, currsize, evictions=self._evictions, **counts)
 
     def close(self) -> None:
         """Drop every claim, and the entries where the mapping is the store's own; a user's is left as it is."""
-        with self._lock:
+        with self._guard.lock:
             self._claims.clear()
             if isinstance(self._mapping, Lru):
                 self._mapping.clear()

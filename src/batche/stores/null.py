@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from batche._process import ProcessLock
+from batche._forks import ProcessLock
 from batche._types import MINE, CacheInfo, Call, Entry, Key, Owner, Stored
 from batche.errors import StoreError
 from batche.stores.base import Answer

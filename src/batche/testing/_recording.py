@@ -8,8 +8,8 @@ from types import MethodType
 from typing import Any, Final
 
 from batche._cached import Cached
+from batche._forks import ProcessLock
 from batche._methods import AsyncCachedMethod, CachedMethod
-from batche._process import ProcessLock
 
 
 class Recording(list[Any]):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 from batche import _calls as calls
+from batche import _forks
+from batche._forks import is_mine
 from batche.stores.lmdb import records
 from batche.stores.lmdb.gate import GATE
 from batche.stores.lmdb.place import _REGISTRY
@@ -18,13 +22,15 @@ from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import State
 from batche.stores.lmdb.writing import claimed_keys
 from tests.faults._injection import Steps, raiser
-from tests.processes._tools import Scene, until
+from tests.processes._tools import Scene, exit_status, fork, until
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import function
 
 ITEMS: Final = 3
 """Items of each batch."""
 _told: dict[int, str] = {}
+Operation = Callable[[Any, list[int]], object]
+"""Something that is done with a cached function beside calling it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Ended:
 
     places: list[str]
     place: str
-    answer: list[int] | None
+    answer: Any
     error: str
     left: list[str]
 
@@ -104,9 +110,42 @@ def interrupt_waiting(scene: Scene, kind: str, step: int, error: type[BaseExcept
         helper.join()
 
 
-def _interrupted(
-    scene: Scene, kind: str, step: int, error: type[BaseException], call: Callable[[], list[int]]
+def interrupt_operation(
+    scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int], operation: Operation
 ) -> Ended:
+    """The same, for something else that is done with the entries of ``items``."""
+    return _interrupted(scene, kind, step, error, partial(operation, function(scene, as_told), items))
+
+
+class _StepsOfHooks(Steps):
+    """But for the beginning of the hook itself: some 100 ns, for which there is no help."""
+
+    def _take(self, frame: FrameType, event: str) -> None:
+        if frame.f_code.co_qualname != "_hook.<locals>.run" or event != "call":
+            super()._take(frame, event)
+
+
+def interrupt_fork(scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
+    """Fork a child that makes a call, with ``error`` raised at ``step`` of the hooks, which Python drops."""
+    with _StepsOfHooks(kind, step, raiser(error)) as steps:
+        pid = fork(partial(_call_in_child, scene, items))
+    status = exit_status(pid)
+    return Ended(
+        steps.places,
+        steps.places[step - 1] if len(steps.places) >= step > 0 else "",
+        answer_to(items) if status == 0 else None,
+        "",
+        leftovers(function(scene, as_told)),
+    )
+
+
+def _call_in_child(scene: Scene, items: list[int]) -> int:
+    sys.setprofile(None)  # hooks only
+    left = leftovers(function(scene, as_told))
+    return 0 if left == [] and scenes.call(scene, as_told, items) == answer_to(items) else 1
+
+
+def _interrupted(scene: Scene, kind: str, step: int, error: type[BaseException], call: Callable[[], Any]) -> Ended:
     answer, caught = None, ""
     with Steps(kind, step, raiser(error)) as steps:
         try:
@@ -127,6 +166,7 @@ def leftovers(cached: Any) -> list[str]:
     """What is held still in this process, where no call is under way."""
     inside = [*GATE._inside, *GATE._forking]
     GATE._inside.clear()  # so that the rest can be looked at
+    GATE._forking.clear()
     environment, listeners = cached.store._opened.lmdb, len(cached.store.wakeups._listeners)
     cached.store.wakeups._listeners.clear()
     held = {
@@ -137,6 +177,8 @@ def leftovers(cached: Any) -> list[str]:
         "a claim": claims_that_hold(cached),
         "a listener": listeners,
         "an enclosing call that holds": calls.youngest_holder(),
+        "a fork": _forks._FORKS._by_thread,
+        "a lock that forks wait for": any(is_mine(held.lock) for held in _forks._held),
     }
     return [name for name, is_held in held.items() if is_held]
 
@@ -152,6 +194,68 @@ def claims_that_hold(cached: Any) -> int:
 
 def reports(scene: Scene) -> list[str]:
     return sorted(function(scene, as_told)._reports._said)
+
+
+# ---- what may be interrupted beside calls ----
+
+
+def tells(cached: Any, items: list[int]) -> None:
+    cached.cache_info()
+    cached.cache_contains(items)
+
+
+def invalidates(cached: Any, items: list[int]) -> None:
+    cached.cache_invalidate(items)
+
+
+def refreshes(cached: Any, items: list[int]) -> None:
+    cached.cache_refresh(items)
+
+
+def puts(cached: Any, items: list[int]) -> None:
+    cached.cache_put(answer_to(items), items)
+
+
+def warms(cached: Any, items: list[int]) -> None:
+    cached.cache_invalidate(items[:1])
+    cached.cache_warm(items)
+
+
+def clears(cached: Any, items: list[int]) -> None:
+    cached.cache_clear()
+
+
+def makes_sure(cached: Any, items: list[int]) -> None:
+    """Has all of it survive a crash of the system, twice: with a write in between."""
+    cached.store.sync()
+    cached.cache_invalidate(items[:1])
+    cached.store.sync()
+
+
+def closes(cached: Any, items: list[int]) -> None:
+    cached.store.close()
+    cached(items)
+
+
+def scans(cached: Any, items: list[int]) -> None:
+    """Takes the oldest entry, and looks through the others."""
+    namespace = cached._bound().settings.namespace
+    taken = cached.store.take_oldest(namespace)
+    assert taken is not None
+    cached.store.take(list(cached.store.keys(namespace))[:2])
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    tells,
+    invalidates,
+    refreshes,
+    puts,
+    warms,
+    clears,
+    makes_sure,
+    closes,
+    scans,
+)
 
 
 # ---- what comes after it ----

@@ -15,7 +15,7 @@ import lmdb
 import pytest
 
 from batche import CacheInfo, _places, _runtime, cache_batch_variable
-from batche._process import _identity_in, boot_identity
+from batche._boot import _identity_in, boot_identity
 from batche.errors import StoreError
 from batche.stores.lmdb.workers import ROWS
 from tests.faults.programs.sizes import Asked, Listening, expected, sized

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from batche._process import random_word
+from batche._boot import random_word
 from batche._types import MINE, Call, CallId, Entry, Key, Owner
 from batche.stores.base import Answer
 from batche.stores.lmdb.following import Following

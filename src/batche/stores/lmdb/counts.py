@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Final
 
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 from batche.stores.base import COUNTED
 from batche.stores.lmdb.words import WORD, Words, allocate
 

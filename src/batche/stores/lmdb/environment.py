@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import lmdb
 
+from batche._forks import is_mine, renew_after_fork
 from batche._places import as_store_error, entered
-from batche._process import renew_after_fork
 from batche._trouble import translated
 from batche.errors import StoreError
 from batche.stores.base import PATIENCE, StoreBusyError, attempt
@@ -87,30 +87,33 @@ class Environment:
 
     def after_fork(self) -> None:
         """In a forked child. Where the fork was made by the writer's own thread, its parent may be waiting for it."""
-        self._hasty = _is_mine(self._turn)
+        self._hasty = is_mine(self._turn)
         self._renew()
 
     def forked(self, *, clean: bool) -> None:
         """In a forked child: close what was inherited, so that the next use opens it anew; or never touch it."""
         if clean:
             self._close()
-        elif self._env is not None:
+        elif self._env is not None or self._let_go is not None:
             self._give_up("this process was forked while the store was in use, and cannot use it")
 
     def _close(self) -> None:
-        let_go, self._let_go, self._env = self._let_go, None, None  # first, so that nobody takes it for lost
-        if let_go is not None:
-            let_go()
+        self._env = None  # first, so that nobody takes it for lost
+        if self._let_go is not None:
+            self._let_go()
+            self._let_go = None  # only now: what an interrupt leaves open is closed before it is opened again
 
     def _give_up(self, reason: str) -> None:
         """Never use nor close the environment again."""
         self._broken = reason
         if self._let_go is not None:
-            self._let_go.detach()
+            descriptors.keep(self._let_go.detach())
         descriptors.keep(self._env)
         self.abandoned()
 
     def _open(self) -> lmdb.Environment:
+        if self._let_go is not None:
+            GATE.alone(self._close)
         size = int(self.about()["map_size"])
         deadline = time.monotonic() + _CLOSING
         while True:
@@ -281,7 +284,7 @@ class Environment:
         self.look()
         turn = self._turn  # a signal handler that forks leaves the child of the fork with another
         with self._errors():
-            if _is_mine(turn):
+            if is_mine(turn):
                 raise GateClosedError("this thread is already writing (a signal handler or a finaliser)")
             self._handle()  # before the gate's file is locked: opening sees to it that it is the gate's
             try:
@@ -311,7 +314,7 @@ class Environment:
 
     def _give_back(self, turn: Any) -> None:
         """Let the next one write, if this thread is the writer."""
-        if _is_mine(turn):
+        if is_mine(turn):
             if self._gate_file.is_open():
                 fcntl.lockf(self._gate_file.descriptor, fcntl.LOCK_UN)
             turn.release()
@@ -336,17 +339,18 @@ class Environment:
             StoreError: it is in use, and cannot be opened anew for this.
         """
         with self._opening:
-            self.durable = True
-            self.close()
-            if self._env is not None:
-                self.durable = False
+            try:
+                self.durable = True
+                self.close()
+            finally:
+                self.durable = self._env is None
+            if not self.durable:
                 raise StoreError(str(self.path), "is in use, and was not opened with durable=True: open it so first")
 
     def close(self) -> None:
         """Close the environment in this process, unless it is in use for too long. The next use opens it again."""
-        with self._opening, GATE.alone() as nobody_inside:
-            if nobody_inside:
-                self._close()
+        with self._opening:
+            if GATE.alone(self._close):
                 self.spent = False
 
 
@@ -368,10 +372,6 @@ def _write(env: lmdb.Environment, body: Callable[[Transaction], T], undo: Callab
         if number > env.info()["last_txnid"]:  # else an interrupt came when it was committed already
             undo()
         raise
-
-
-def _is_mine(turn: Any) -> bool:
-    return bool(turn._is_owned())  # as Condition does
 
 
 def _file_named(name: str, directory: int) -> descriptors.File:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 from weakref import WeakSet
+
+from batche._forks import renew_after_fork, take_part
 
 BOUND: Final = 1.0
 """Seconds that anybody waits at the gate; a fork that waited longer leaves its child without the store."""
@@ -50,6 +51,7 @@ class ForkGate:
         self._clean = True
         self._pid = os.getpid()
         self.heirs: WeakSet[Inherits] = WeakSet()
+        renew_after_fork(self)
 
     def through(self, operation: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
         """Run ``operation(*arguments)`` inside the gate.
@@ -86,8 +88,8 @@ class ForkGate:
             time.sleep(_GLANCE)
             self._inside[thread] = None
 
-    def close(self) -> None:
-        """Before a fork: let nobody in and wait until the others are out."""
+    def before_fork(self) -> None:
+        """Let nobody in and wait until the others are out."""
         me = get_ident()
         self._forking[me] = None
         deadline = time.monotonic() + BOUND
@@ -95,35 +97,46 @@ class ForkGate:
             time.sleep(_GLANCE)
         self._clean = not others and me not in self._inside  # who knocks after this look is let in by nobody
 
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Have the gate closed and everybody out; `False` where somebody stays inside for too long, or forks."""
+    def alone(self, operation: Callable[[], object]) -> bool:
+        """Run ``operation()`` with the gate closed and everybody out.
+
+        `False`: it was not run, because somebody stays inside for too long, or forks, or this thread is inside.
+        """
         me = get_ident()
         if me in self._inside or me in self._forking:
-            yield False
-            return
-        self.close()
+            return False
         try:
-            self._inside[me] = None  # before the look: whoever begins to fork after it waits for this thread
-            yield self._clean and not self._forking.keys() - {me}
+            try:
+                self.before_fork()
+                self._inside[me] = None  # before the look: whoever begins to fork after it waits for this thread
+                if not self._clean or self._forking.keys() - {me}:
+                    return False
+                operation()
+                return True
+            finally:
+                self._let_others_in(me)
         finally:
-            self._inside.pop(me, None)
-            self.open_in_parent()
+            self._let_others_in(me)  # again, because a signal handler may have raised in the midst of it
 
-    def open_in_parent(self) -> None:
-        """After a fork, in the parent."""
+    def _let_others_in(self, me: int) -> None:
+        self._inside.pop(me, None)
+        self._forking.pop(me, None)
+
+    def after_fork_in_parent(self) -> None:
+        """Let all in again."""
         self._forking.pop(get_ident(), None)
 
-    def open_in_child(self) -> None:
-        """After a fork, in the child: close what was inherited, or leave it alone for ever."""
+    def after_fork(self) -> None:
+        """In the child: close what was inherited, or leave it alone for ever."""
+        if self._pid == os.getpid():
+            return  # this is the second time
+        clean = self._clean and get_ident() in self._forking
+        for heir in list(self.heirs):
+            heir.forked(clean=clean)
         self._inside.clear()
         self._forking.clear()
-        self._pid = os.getpid()
-        for heir in list(self.heirs):
-            heir.forked(clean=self._clean)
+        self._pid = os.getpid()  # last: until then nobody passes
 
 
 GATE: Final = ForkGate()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=GATE.close, after_in_parent=GATE.open_in_parent, after_in_child=GATE.open_in_child)
+take_part(GATE)  # closed once all locks are held: who holds one may have to pass

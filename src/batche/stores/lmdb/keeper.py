@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX, Condition, RLock, Thread, current_thread
 from typing import Final, TypeAlias
 
-from batche._process import renew_after_fork
+from batche._forks import renew_after_fork
 
 Look: TypeAlias = Callable[[Path], float | None]
 """Does what is due for a path; returns the seconds after which it wants to be called again, `None` for never."""

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Final
 
-from batche._process import ProcessLock
+from batche._forks import ProcessLock
 from batche.stores.lmdb.descriptors import File, file_at, file_of
 
 

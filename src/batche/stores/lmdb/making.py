@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from batche._boot import boot_identity, random_word
 from batche._places import entered, hold, open_private_directory, retried
-from batche._process import boot_identity, random_word
 from batche._reports import logger
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, damage, opening, slots, workers

@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from batche._boot import boot_identity
 from batche._places import as_store_error, entered
-from batche._process import boot_identity
 from batche.errors import StoreError
 from batche.stores.lmdb import slots
 from batche.stores.lmdb.descriptors import File, file_at
@@ -73,7 +73,7 @@ def read(directory: Path, inside: int | None = None) -> bytes:
 
 
 class Mark:
-    """The mark of an environment that this process has open. ``changed`` is called when it was removed.
+    """The mark of an environment that this process has open. ``changed`` is called before it is removed.
 
     ``file`` is its directory. Where another one has taken its place, that one's mark is not touched.
     """
@@ -110,6 +110,7 @@ class Mark:
             yield inside
 
     def _withdraw(self) -> None:
+        self._changed()  # first: an interrupt must not leave a write of which nobody makes the mark
         with self._entered() as inside:
             if self.durable:
                 self._rely_on_commits(inside)
@@ -119,7 +120,6 @@ class Mark:
                     os.unlink(FILE, dir_fd=inside)
                 sync(inside)
                 self._table.written = self._boot
-        self._changed()
 
     def _rely_on_commits(self, inside: int) -> None:
         """Every commit from here on is synced by itself, so what is there must be too."""

@@ -169,8 +169,8 @@ class OpenEnvironment:
         """From here on each commit of this process survives by itself."""
         if not self.lmdb.durable:
             self.lmdb.make_durable()
-            if self.mark is not None:
-                self.mark.make_durable()
+        if self.mark is not None and not self.mark.durable:
+            self.mark.make_durable()
 
     def watch(self) -> None:
         """Have this process make the mark once nobody has written for 5 seconds."""

@@ -7,7 +7,6 @@ closing a second descriptor of a locked file would drop the locks of the first.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from functools import cache
@@ -16,14 +15,13 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from batche import _runtime
+from batche._forks import HeldLock, Order, take_part
 from batche._places import BegunAnewError, as_store_error, entered
-from batche._process import ProcessLock
 from batche._reports import logger
 from batche.errors import StoreError
 from batche.stores.lmdb import counts, damage, mark, slots, workers
 from batche.stores.lmdb.damage import DamagedError
 from batche.stores.lmdb.descriptors import File, file_at
-from batche.stores.lmdb.gate import BOUND
 from batche.stores.lmdb.keeper import Keeper
 from batche.stores.lmdb.making import entered_within, make_environment, prepare_workers, sole_maker
 from batche.stores.lmdb.mark import Survival
@@ -35,27 +33,16 @@ IDLE: Final = 5.0
 _TRIES: Final = 3
 
 
-class _Registry(ProcessLock):
-    """What is open in this process, by inode."""
+class _Registry(HeldLock):
+    """What is open in this process, by inode. Half of what is being opened would be in a child's way for ever."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Order.FILES)
         self.places: WeakValueDictionary[File, Place] = WeakValueDictionary()
         self.environments: WeakValueDictionary[File, OpenEnvironment] = WeakValueDictionary()
 
-    def before_fork(self) -> None:
-        """Let another thread finish what it opens or makes: half of it in the child would be in its way for ever."""
-        self.lock.acquire(timeout=BOUND)
-
-    def after_fork_in_parent(self) -> None:
-        with contextlib.suppress(RuntimeError):  # not ours: the wait was too long
-            self.lock.release()
-
 
 _REGISTRY: Final = _Registry()
-
-if hasattr(os, "register_at_fork"):  # after the gate's, so this wait comes before the gate is closed
-    os.register_at_fork(before=_REGISTRY.before_fork, after_in_parent=_REGISTRY.after_fork_in_parent)
 
 
 class Place:
@@ -239,9 +226,7 @@ def _open_again(path: Path, *, persists: bool = True) -> OpenEnvironment | None:
 
 
 _KEEPER: Final = Keeper(_look)
-
-if hasattr(os, "register_at_fork"):  # after the registry's, so that its thread ends before the registry is locked
-    os.register_at_fork(before=_KEEPER.before_fork, after_in_parent=_KEEPER.after_fork_in_parent)
+take_part(_KEEPER, before_locks=True)  # its thread may want the registry's
 
 
 def open_place(path: Path) -> Place:

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from batche._process import boot_ns
+from batche._boot import boot_ns
 from batche._trouble import StoreFullError
 from batche.stores.lmdb.words import WORD, Words, allocate, open_file
 

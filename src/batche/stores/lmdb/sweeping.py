@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from batche._process import boot_ns
+from batche._boot import boot_ns
 from batche._types import Key
 from batche.stores.lmdb.claims import Claims
 from batche.stores.lmdb.records import CLAIM, is_mourned, mourned, unpack_claim

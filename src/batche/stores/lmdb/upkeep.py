@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from batche._boot import boot_identity
 from batche._numbers import ENDLESS
-from batche._process import boot_identity
 from batche._trouble import StoreFullError
 from batche._types import NAMESPACE_BYTES
 from batche.errors import StoreError

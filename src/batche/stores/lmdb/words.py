@@ -14,8 +14,8 @@ import weakref
 from pathlib import Path
 from typing import Any, Final
 
+from batche._forks import ProcessLock
 from batche._places import as_store_error
-from batche._process import ProcessLock
 from batche.errors import StoreError
 from batche.stores.lmdb import descriptors
 

@@ -22,7 +22,8 @@ from threading import RLock
 from typing import Final
 from weakref import WeakSet
 
-from batche._process import Forkable, random_word, renew_after_fork
+from batche._boot import random_word
+from batche._forks import Forkable, renew_after_fork
 from batche.errors import StoreError
 from batche.stores.lmdb.damage import check_file
 from batche.stores.lmdb.lockfile import LockFile

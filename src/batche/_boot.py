@@ -1,4 +1,4 @@
-"""What a process must know of itself: which one it is, what to renew after a fork, and the boot clock."""
+"""The boot that this process runs in: what tells it from others, its clock; and words that nothing else has."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from threading import RLock
-from typing import Final, Protocol
-from weakref import WeakSet
+from typing import Final
 
 from batche._trouble import PASSING, store_error
 
@@ -48,38 +46,3 @@ def _identity_in(path: str) -> int:
 def random_word() -> int:
     """63 random bits, never zero, from the operating system: a fork does not repeat them."""
     return int.from_bytes(os.urandom(8), "big") >> 1 | 1
-
-
-class Forkable(Protocol):
-    """What keeps locks or other state that a forked child must not inherit as it stands."""
-
-    def after_fork(self) -> None:
-        """Make the state a child's own. Runs in the child's only thread, before any other code of it."""
-
-
-class ProcessLock:
-    """``lock`` is re-entrant, for a signal handler may come in between, and free in a forked child whoever held it."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = RLock()
-
-
-_forkables: WeakSet[Forkable] = WeakSet()
-
-
-def renew_after_fork(forkable: Forkable) -> None:
-    """Have ``forkable.after_fork()`` called in every forked child, for as long as the object lives."""
-    _forkables.add(forkable)
-
-
-def _renew_all() -> None:
-    for forkable in list(_forkables):
-        forkable.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
