@@ -1,8 +1,8 @@
 """Forks: what waits for one, what is made anew in its child, and in which order.
 
 Python calls hooks, and drops what they raise. A signal's handler may raise in one: Ctrl-C that comes during the fork
-itself does so in the first hook after it. So the hooks of the library are run by one, behind one that does nothing and
-takes such an exception; and whatever is interrupted all the same is done again.
+itself does so as the first hook after it begins. So all that the library does is in one hook, which does again what was
+interrupted, and which is called twice after a fork.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class _Fork:
     """A fork that a thread makes, or several, one in a hook of the other: the locks that it takes for it."""
 
     def __init__(self) -> None:
-        self.depth = 0
+        self.open: list[bool] = []
+        """For each of the forks, the outermost first: whether its end has not come yet."""
         self._until = time.monotonic() + PATIENCE
         self._locks: list[tuple[HeldLock, Any, bool]] = []
 
@@ -166,16 +167,22 @@ class _Forks:
         return self._by_thread.setdefault(get_ident(), _Fork())
 
     def _begin(self) -> None:
-        fork = self._mine()
-        fork.depth += 1  # at the end of the step, where no signal is handled any more
+        forks = self._mine().open
+        while forks and not forks[-1]:
+            del forks[-1]
+        forks += [True]  # no call, and at the end: it is not interrupted, and so not done twice
 
     def _end(self) -> None:
-        fork = self._mine()
-        fork.depth -= 1
+        """The first time for a fork it is noted that its end has come, the second time it is forgotten."""
+        forks = self._mine().open
+        if forks and forks[-1]:
+            forks[-1] = False
+        elif forks:
+            del forks[-1]
 
     def _at_last(self, step: Step) -> None:
         """Take a step if no other fork is around this one."""
-        if self._mine().depth <= 0:
+        if not any(self._mine().open):
             step()
 
     def _take_locks(self) -> None:
@@ -212,10 +219,6 @@ def _hook(steps: list[Step]) -> Callable[[], None]:
     return run
 
 
-def _nothing() -> None:
-    """The hook in which a signal that came during the fork is handled."""
-
-
 _FORKS: Final = _Forks()
 
 
@@ -225,7 +228,6 @@ def take_part(participant: Participant, *, before_locks: bool = False) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_parent=_nothing, after_in_child=_nothing)
-    os.register_at_fork(
-        before=_hook(_FORKS.before), after_in_parent=_hook(_FORKS.in_parent), after_in_child=_hook(_FORKS.in_child)
-    )
+    os.register_at_fork(before=_hook(_FORKS.before))
+    for _ in range(2):
+        os.register_at_fork(after_in_parent=_hook(_FORKS.in_parent), after_in_child=_hook(_FORKS.in_child))

@@ -118,11 +118,14 @@ def interrupt_operation(
 
 
 class _StepsOfHooks(Steps):
-    """But for the beginning of the hook itself: some 100 ns, for which there is no help."""
+    """But for the beginning of the first hook: then nothing is done before the fork, and the child has no store."""
+
+    _begun = False
 
     def _take(self, frame: FrameType, event: str) -> None:
-        if frame.f_code.co_qualname != "_hook.<locals>.run" or event != "call":
+        if self._begun:
             super()._take(frame, event)
+        self._begun = True
 
 
 def interrupt_fork(scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
