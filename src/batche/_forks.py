@@ -1,23 +1,31 @@
 """Forks: what waits for one, what is made anew in its child, and in which order.
 
 Python calls hooks, and drops what they raise. A signal's handler may raise in one: Ctrl-C that comes during the fork
-itself does so as the first hook after it begins. So all that the library does is in one hook, which does again what was
-interrupted, and which is called twice after a fork.
+itself does so as the first hook after it begins, of which then nothing is done. So what is to be done is kept in lists,
+from which an action goes once it is done, and the hooks that go through them are called more than once.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from threading import RLock, get_ident
+from threading import RLock
 from typing import Any, Final, Protocol, TypeAlias
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 PATIENCE: Final = 1.0
-"""Seconds that one fork waits for all locks together."""
+"""Seconds that one fork waits for all that is of one order."""
+_HOOKS: Final = 3
+"""How often a hook after a fork is called: so many signals may come, each as one of them begins."""
+_TRIES: Final = 100
+"""After so many failures in a row an action is taken to fail by itself."""
+
+Action: TypeAlias = Callable[[], object]
+"""May be called again where a signal's handler raised in the midst of it, and then does what is left."""
 
 # ---- what a child has anew ----
 
@@ -26,7 +34,7 @@ class Forkable(Protocol):
     """What keeps locks or other state that a forked child must not inherit as it stands."""
 
     def after_fork(self) -> None:
-        """Make the state a child's own. Runs in the child's only thread, before any other code of it."""
+        """Make the state a child's own. Runs in the child's only thread; an `Action`."""
 
 
 _forkables: WeakSet[Forkable] = WeakSet()
@@ -35,11 +43,6 @@ _forkables: WeakSet[Forkable] = WeakSet()
 def renew_after_fork(forkable: Forkable) -> None:
     """Have ``forkable.after_fork()`` called in every forked child, for as long as the object lives."""
     _forkables.add(forkable)
-
-
-def _renew_all() -> None:
-    for forkable in list(_forkables):
-        forkable.after_fork()
 
 
 class ProcessLock:
@@ -53,181 +56,205 @@ class ProcessLock:
         self.lock = RLock()
 
 
-# ---- what waits ----
-
-
-class Order(IntEnum):
-    """Who takes several locks takes the lowest first."""
-
-    ENTRIES = 0  # user code may run under it, and come to open a store
-    FILES = 1
-    PLACE = 2
-
-
-class HeldLock(ProcessLock):
-    """A `ProcessLock` that a forking thread holds meanwhile, so that the child inherits nothing half changed.
-
-    The wait is bounded: whoever is not done within a second is left out, and ``torn`` is true in the child.
-    """
-
-    torn = False
-
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        super().__init__()
-        _held.add(self)
-
-
-_held: WeakSet[HeldLock] = WeakSet()
-
-
-class _Fork:
-    """A fork that a thread makes, or several, one in a hook of the other: the locks that it takes for it."""
-
-    def __init__(self) -> None:
-        self.open: list[bool] = []
-        """For each of the forks, the outermost first: whether its end has not come yet."""
-        self._until = time.monotonic() + PATIENCE
-        self._locks: list[tuple[HeldLock, Any, bool]] = []
-
-    def take_locks(self) -> None:
-        known = {id(held) for held, _, _ in self._locks}
-        for held in _in_order():
-            lock = held.lock
-            if id(held) not in known:
-                self._locks.append((held, lock, is_mine(lock)))  # before it is taken: it is known to be given back
-            if not is_mine(lock):
-                lock.acquire(timeout=max(0.0, self._until - time.monotonic()))
-
-    def give_back_locks(self) -> None:
-        for _, lock, was_mine in self._locks:
-            if not was_mine and is_mine(lock):
-                lock.release()
-
-    def tell_torn(self) -> None:
-        """In the child: which of them others held. The one thread of it is the one that made the fork."""
-        for held, lock, _ in self._locks:
-            held.torn = held.torn or not is_mine(lock)
-
-
-def _in_order() -> list[HeldLock]:
-    while True:
-        try:
-            return sorted(_held, key=lambda held: (held.order, id(held)))
-        except RuntimeError:
-            continue  # another thread has made or dropped one meanwhile
-
-
 def is_mine(lock: Any) -> bool:
     """Whether this thread holds a re-entrant lock."""
     return bool(lock._is_owned())  # as `threading.Condition` asks
 
 
-# ---- the one hook ----
+# ---- what takes part in a fork ----
 
 
-class Participant(Protocol):
-    """What does more at a fork than hold a lock.
+class Order(IntEnum):
+    """Before a fork in this order, after it in the opposite one. Who holds a lock may take one of a higher order."""
 
-    Each method may be called again where a signal's handler raised in the midst of it, and then does what is left.
-    """
-
-    def before_fork(self) -> None:
-        """In the thread that forks."""
-
-    def after_fork_in_parent(self) -> None:
-        """In the same thread. Not called after a fork in a hook of another fork, but after that one."""
+    THREADS = 0
+    ENTRIES = 1  # a user's code may run under such a lock, and come to open a store
+    FILES = 2
+    PLACE = 3
+    GATE = 4  # who holds a lock may have to pass it
 
 
-Step: TypeAlias = Callable[[], object]
+class Participant(Forkable, Protocol):
+    """What does something before a fork."""
+
+    order: Order
+
+    def before_fork(self, fork: Fork) -> None:
+        """Do it in the thread that forks, once ``fork.undo`` says how to undo it in the parent; an `Action`.
+
+        What a fork around this one has done already is done, and is not undone.
+        """
 
 
-class _Forks:
-    """The forks that threads are making, and the steps of the hooks, which others add theirs to."""
+class Fork:
+    """One fork of one thread: what is still to be done for it. The last action of a list is the next."""
 
     def __init__(self) -> None:
-        self.forget_all()
-        self.before: list[Step] = [self._begin, self._take_locks]
-        self.in_parent: list[Step] = [
-            self._end,
-            *(partial(self._at_last, step) for step in (self._give_back_locks, self._forget)),
-        ]
-        self.in_child: list[Step] = [_renew_all, self._tell_torn, self.forget_all]
+        self.begun = False
+        """Whether the first hook before it has come, and the second has not."""
+        self.over = False
+        """Whether a hook after it has come."""
+        self.before: list[Action] = [partial(each.before_fork, self) for each in reversed(_in_order())]
+        self.undo: list[Action] = []
+        self.renew: list[Action] | None = None
+        self._until: dict[Order, float] = {}
 
-    def add(self, participant: Participant, *, before_locks: bool) -> None:
-        before, after = participant.before_fork, partial(self._at_last, participant.after_fork_in_parent)
-        self.before.insert(1 if before_locks else len(self.before), before)
-        self.in_parent.insert(len(self.in_parent) - 1 if before_locks else 1, after)
-
-    def forget_all(self) -> None:
-        self._by_thread: dict[int, _Fork] = {}
-
-    def _mine(self) -> _Fork:
-        """Of this thread; an empty one where its beginning was missed."""
-        return self._by_thread.setdefault(get_ident(), _Fork())
-
-    def _begin(self) -> None:
-        forks = self._mine().open
-        while forks and not forks[-1]:
-            del forks[-1]
-        forks += [True]  # no call, and at the end: it is not interrupted, and so not done twice
-
-    def _end(self) -> None:
-        """The first time for a fork it is noted that its end has come, the second time it is forgotten."""
-        forks = self._mine().open
-        if forks and forks[-1]:
-            forks[-1] = False
-        elif forks:
-            del forks[-1]
-
-    def _at_last(self, step: Step) -> None:
-        """Take a step if no other fork is around this one."""
-        if not any(self._mine().open):
-            step()
-
-    def _take_locks(self) -> None:
-        self._mine().take_locks()
-
-    def _give_back_locks(self) -> None:
-        self._mine().give_back_locks()
-
-    def _tell_torn(self) -> None:
-        self._mine().tell_torn()
-
-    def _forget(self) -> None:
-        self._by_thread.pop(get_ident(), None)
+    def seconds_left(self, order: Order) -> float:
+        """Of its patience with all that is of one order."""
+        now = time.monotonic()
+        return max(0.0, self._until.setdefault(order, now + PATIENCE) - now)
 
 
-def _hook(steps: list[Step]) -> Callable[[], None]:
-    """What takes all steps, each again where it was interrupted, and raises at the end what interrupted it."""
+class HeldLock(ProcessLock):
+    """A `ProcessLock` that a forking thread holds meanwhile, so that the child inherits nothing half changed.
+
+    The wait is bounded: where another thread held it for longer, ``torn`` is true in the child.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.torn = False
+        self._idle = False  # held, but only for a fork
+        super().__init__()
+        take_part(self)
+
+    def before_fork(self, fork: Fork) -> None:
+        lock = self.lock
+        if not is_mine(lock):
+            fork.undo += [partial(self._give_back, lock)]
+            if lock.acquire(timeout=fork.seconds_left(self.order)):
+                self._idle = True
+
+    def _give_back(self, lock: Any) -> None:
+        if is_mine(lock):
+            self._idle = False
+            lock.release()
+
+    def after_fork(self) -> None:
+        torn = self.torn or not (self._idle or self.lock.acquire(blocking=False))  # nobody else is here to take it
+        lock = RLock()
+        self.torn, self._idle, self.lock = torn, False, lock  # no call, so that nothing comes in between
+
+
+_participants: WeakValueDictionary[int, Participant] = WeakValueDictionary()
+
+
+def take_part(participant: Participant) -> None:
+    """Have it take part in every fork, for as long as the object lives."""
+    _participants[id(participant)] = participant
+
+
+def _in_order() -> list[Participant]:
+    there = [participant for each in _participants.valuerefs() if (participant := each()) is not None]
+    return sorted(there, key=lambda each: (each.order, id(each)))
+
+
+# ---- the hooks ----
+
+
+class _Mine(threading.local):
+    """The forks that this thread makes: more than one where a hook of a fork, or a signal's handler, makes another."""
+
+    def __init__(self) -> None:
+        self.forks: list[Fork] = []
+
+
+_mine: Final = _Mine()
+
+
+def _before() -> None:
+    forks = _mine.forks
+    while forks and forks[-1].over:
+        del forks[-1]
+    fork = Fork()
+    forks += [fork]
+    try:
+        _do(fork.before)
+    finally:
+        fork.begun = True
+
+
+def _before_again() -> None:
+    forks = _mine.forks
+    try:
+        if forks and forks[-1].begun:
+            _do(forks[-1].before)
+        else:
+            _before()
+    finally:
+        for fork in forks[-1:]:
+            fork.begun = False
+
+
+def _in_parent() -> None:
+    for fork in _mine.forks[-1:]:
+        try:
+            _do(fork.undo)
+        finally:
+            fork.over = True
+
+
+def _in_child() -> None:
+    forks = _mine.forks
+    if not forks:
+        forks += [Fork()]  # the hooks before it were interrupted
+    fork = forks[-1]
+    if fork.renew is None:
+        fork.renew = _renewals()
+    try:
+        _do(fork.renew)
+    finally:
+        fork.over = True
+
+
+def _renewals() -> list[Action]:
+    """What renews all: locks first, and those that take part in forks last, as the gate closes what is open."""
+    every = {id(each): each for each in (*_forkables, *_in_order())}
+    locks_first = sorted(every.values(), key=lambda each: not isinstance(each, ProcessLock))
+    return [each.after_fork for each in reversed(locks_first)]
+
+
+def _at_the_end(hook: Callable[[], None]) -> Callable[[], None]:
+    """The last of the hooks of a fork, which is over after it."""
 
     def run() -> None:
-        left, interrupted, error = steps[::-1], None, None
-        while left:
-            try:
-                while left:  # in the ``try``: the end of each round lets a signal in
-                    left[-1]()
-                    left.pop()
-            except BaseException as raised:
-                error = raised
-                if left and left[-1] is interrupted:
-                    left.pop()  # it fails by itself
-                interrupted = left[-1] if left else None
-        if error is not None:
-            raise error
+        try:
+            hook()
+        finally:
+            forks = _mine.forks
+            if forks and forks[-1].over:
+                del forks[-1]
 
     return run
 
 
-_FORKS: Final = _Forks()
-
-
-def take_part(participant: Participant, *, before_locks: bool = False) -> None:
-    """Have it called at every fork: as the last before one and the first after it, or the other way round."""
-    _FORKS.add(participant, before_locks=before_locks)
+def _do(actions: list[Action]) -> None:
+    """Take each action, again where it was interrupted. What interrupted it is raised at the end."""
+    failures = 0
+    error: BaseException | None = None
+    while actions:
+        try:
+            while actions:  # in the ``try``: the end of each round lets a signal in
+                actions[-1]()
+                del actions[-1]
+                failures = 0
+        except BaseException as raised:  # no call in what follows, so that no second one comes in
+            error = raised
+            failures += 1
+            if failures == _TRIES:
+                del actions[-1]
+                failures = 0
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # which has this frame
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hook(_FORKS.before))
-    for _ in range(2):
-        os.register_at_fork(after_in_parent=_hook(_FORKS.in_parent), after_in_child=_hook(_FORKS.in_child))
+    # Before a fork the hooks run from the last to the first, after it from the first to the last.
+    os.register_at_fork(before=_before_again)
+    os.register_at_fork(before=_before)
+    for _ in range(_HOOKS - 1):
+        os.register_at_fork(after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(after_in_parent=_at_the_end(_in_parent), after_in_child=_at_the_end(_in_child))

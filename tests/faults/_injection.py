@@ -62,13 +62,15 @@ _LINE_EVENTS: Final = frozenset({"call", "line"})
 class Steps:
     """Counts the steps of this thread inside the ``with``; at the one numbered ``at``, calls ``act``, which may raise.
 
+    At those that follow it as well, ``times`` in all.
+
     Steps of the tests' own code do not count.
     """
 
-    def __init__(self, kind: str, at: int, act: Callable[[], object]) -> None:
+    def __init__(self, kind: str, at: int, act: Callable[[], object], *, times: int = 1) -> None:
         self.places: list[str] = []
         self._kind = kind
-        self._at = at
+        self._at = range(at, at + times) if at else range(0)
         self._act = act
 
     def __enter__(self) -> Self:
@@ -102,7 +104,7 @@ class Steps:
         if event == "call" and code.co_flags & _PASSED_OVER:
             return
         self.places.append(f"{os.path.basename(code.co_filename)}:{frame.f_lineno} {code.co_name} ({event})")
-        if len(self.places) == self._at:
+        if len(self.places) in self._at:
             self._act()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.faults._injection import KINDS, SIGNALS, sample
+from tests.faults._injection import KINDS, SIGNALS, TORTURE, sample
 from tests.faults.programs import interrupted
 from tests.faults.programs.interrupted import ITEMS, Ended, Operation, answer_to, as_told, batch_of
 from tests.processes._tools import Actor, Cast, Scene, Task
@@ -26,6 +26,7 @@ class Signalled(Exception):
 ERRORS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Signalled)
 STEPS: Final = 12
 """Steps of each kind of call at which something is raised, where not all are tried."""
+FORKS: Final = 250 if TORTURE else 60
 OPENED: Final = 200
 """Stores that one process opens at most: each takes descriptors and address space until it ends."""
 
@@ -72,7 +73,7 @@ class Stage:
         self._note(ended, error, self._seen(items) | {"its end": ended.error in ("", error.__name__)})
         return ended
 
-    def interrupt_fork(self, step: int, error: type[BaseException]) -> Ended:
+    def interrupt_fork(self, step: int, error: type[BaseException] | None) -> Ended:
         """The same for a fork, whose child makes the call."""
         self._number += 1
         items = batch_of(self._number)
@@ -127,10 +128,10 @@ class Stage:
             "entries counted": counted.stored == counted.recounted,
         }
 
-    def _note(self, ended: Ended, error: type[BaseException], right: dict[str, bool]) -> None:
+    def _note(self, ended: Ended, error: type[BaseException] | None, right: dict[str, bool]) -> None:
         wrong = [*ended.left, *(name for name, is_right in right.items() if not is_right)]
         if wrong:
-            self.wrong.append(f"{error.__name__} at {ended.place}: {', '.join(wrong)}")
+            self.wrong.append(f"{error.__name__ if error else 'a fork'} at {ended.place}: {', '.join(wrong)}")
 
     def _run(self, actor: Actor, function: Callable[..., Any], *arguments: Any) -> Any:
         return actor.run(function, self._scene, *arguments)
@@ -159,17 +160,41 @@ def test_an_exception_at_any_step_of_anything_else_leaves_nothing_behind(
         stage.interrupt_operation(operation, kind, 0, KeyboardInterrupt)
         places = stage.interrupt_operation(operation, kind, 0, KeyboardInterrupt).places
         assert stage.wrong == []
-        for number, step in enumerate(sample(places, STEPS, seed=len(operation.__name__), thorough=True)):
+        steps = sample(places, STEPS, seed=len(operation.__name__), thorough=kind == SIGNALS)
+        for number, step in enumerate(steps):
             stage.interrupt_operation(operation, kind, step, ERRORS[number % len(ERRORS)])
     assert not stage.wrong, "\n".join(stage.wrong)
 
 
-def test_an_exception_at_any_step_of_a_fork_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("errors", [ERRORS, [None]], ids=["raises", "forks"])
+def test_what_a_handler_does_at_any_step_of_a_fork_leaves_nothing_behind(
+    tmp_path: Path, errors: Sequence[type[BaseException] | None]
+) -> None:
     with Cast() as cast:
         stage = Stage(cast, tmp_path, "forks")
         stage.interrupt_fork(0, KeyboardInterrupt)  # the first call joins and opens
         places = stage.interrupt_fork(0, KeyboardInterrupt).places
         assert stage.wrong == []
         for number, step in enumerate(sample(places, STEPS, seed=len("forks"), thorough=True)):
-            stage.interrupt_fork(step, ERRORS[number % len(ERRORS)])
+            stage.interrupt_fork(step, errors[number % len(errors)])
     assert not stage.wrong, "\n".join(stage.wrong)
+
+
+def test_signals_of_another_process_during_forks_leave_nothing_behind(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        victim, other = cast.actors(2)
+        found = victim.begin(interrupted.fork_under_signals, scene, FORKS, in_main_thread=True).result()
+        assert (found.bad, found.left) == (0, [])
+        assert found.dropped > 0, "no signal came while a hook ran"
+        assert victim.run(call, scene, as_told, [1, 2]) == other.run(call, scene, as_told, [1, 2]) == [10, 20]
+        assert victim.run(interrupted.follow, scene, [1, 2]) == ([10, 20], 0)
+
+
+def test_forks_with_little_stack_left_leave_nothing_behind(tmp_path: Path) -> None:
+    scene = Scene.at(tmp_path)
+    with Cast() as cast:
+        victim, other = cast.actors(2)
+        assert victim.begin(interrupted.fork_with_little_stack, scene, in_main_thread=True).result() == []
+        assert victim.run(call, scene, as_told, [1, 2]) == [10, 20]
+        assert other.run(interrupted.follow, scene, [1, 2]) == ([10, 20], 0)

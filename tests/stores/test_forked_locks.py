@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from batche import _calls, cache_batch_variable
-from batche._forks import ProcessLock
+from batche._forks import Fork, HeldLock, Order, ProcessLock
 from batche._hooks import hooks
 from batche.stores import mapping
 from batche.stores.lmdb import words
 from batche.stores.null import NullStore
 from batche.testing import _recording, disabled, recording
+from tests.processes._tools import exit_status, fork
 
 NULL = NullStore()
 
@@ -86,3 +87,30 @@ def test_a_child_uses_what_another_thread_held_when_it_was_forked(lock: ProcessL
     finally:
         out.set()
         thread.join()
+
+
+@pytest.mark.parametrize("holds", ["for a fork", "otherwise"])
+def test_a_child_is_told_what_was_being_changed_and_nothing_else(holds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batche._forks.PATIENCE", 0.05)
+    held, free = HeldLock(Order.ENTRIES), HeldLock(Order.ENTRIES)
+    inside, out = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        if holds == "otherwise":
+            held.lock.acquire()
+        else:
+            held.before_fork(Fork())
+        inside.set()
+        out.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert inside.wait(60)
+        pid = fork(lambda: 2 * held.torn + free.torn)
+        assert exit_status(pid) == (2 if holds == "otherwise" else 0)
+    finally:
+        out.set()
+        thread.join()
+    assert not held.torn
+    assert not free.torn

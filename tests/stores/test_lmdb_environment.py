@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from batche._forks import Fork
 from batche.errors import StoreError
 from batche.stores.base import StoreBusyError, attempt
 from batche.stores.lmdb import LmdbStore
@@ -207,6 +208,18 @@ def test_a_use_nested_in_a_transaction_of_its_own_thread_is_refused(tmp_path: Pa
     assert use(store, [1, 2]) == [2]
 
 
+def closed(gate: ForkGate) -> tuple[bool, Callable[[], None]]:
+    """Whether it was closed with nobody inside, as before a fork of this thread; and what opens it again."""
+    fork = Fork()
+    gate.before_fork(fork)
+
+    def reopen() -> None:
+        for undo in fork.undo:
+            undo()
+
+    return gate._forking[threading.get_ident()], reopen
+
+
 class Door(dict[int, None]):
     """Who is inside; right after each look somebody knocks, who will be sent away."""
 
@@ -222,8 +235,7 @@ class Door(dict[int, None]):
 def test_who_knocks_after_the_look_does_not_make_a_fork_unclean() -> None:
     gate = ForkGate()
     gate._inside = Door()
-    gate.before_fork()
-    assert gate._clean
+    assert closed(gate)[0]
 
 
 def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:
@@ -246,9 +258,9 @@ def test_a_thread_that_waits_at_the_gate_does_not_make_a_fork_unclean() -> None:
             knocker.start()
         unclean = 0
         for _ in range(1000):
-            gate.before_fork()
-            unclean += not gate._clean
-            gate.after_fork_in_parent()
+            is_clean, reopen = closed(gate)
+            unclean += not is_clean
+            reopen()
     finally:
         sys.setswitchinterval(switch)
         end.set()
@@ -266,13 +278,12 @@ class InterruptedGate(ForkGate):
 
 def test_who_is_interrupted_at_the_gate_may_pass_it_later() -> None:
     gate = InterruptedGate()
-    gate._forking[-1] = None
+    gate._forking[-1] = False
     with pytest.raises(KeyboardInterrupt):
         gate.through(int)
     gate._forking.clear()
     gate.through(int)
-    gate.before_fork()
-    assert gate._clean
+    assert closed(gate)[0]
 
 
 def is_alone(gate: ForkGate) -> bool:
@@ -281,17 +292,17 @@ def is_alone(gate: ForkGate) -> bool:
 
 def test_nobody_is_alone_while_another_thread_forks() -> None:
     gate = ForkGate()
-    closed, opened = threading.Event(), threading.Event()
+    shut, opened = threading.Event(), threading.Event()
 
     def fork() -> None:
-        gate.before_fork()
-        closed.set()
+        _, reopen = closed(gate)
+        shut.set()
         opened.wait(40)
-        gate.after_fork_in_parent()
+        reopen()
 
     forker = threading.Thread(target=fork)
     forker.start()
-    closed.wait(40)
+    shut.wait(40)
     assert not is_alone(gate)
     opened.set()
     forker.join()
@@ -309,6 +320,36 @@ def test_nobody_is_alone_while_another_thread_forks() -> None:
         gate.through(lambda: gate.through(int))
     assert gate.through(is_alone, gate) is False
     gate.through(int)
+
+
+def test_a_fork_whose_wait_was_interrupted_is_not_taken_for_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = ForkGate()
+    is_clean, reopen = closed(gate)
+    reopen()
+    assert is_clean
+    gate._inside[-1] = None
+    monkeypatch.setattr("batche.stores.lmdb.gate.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        closed(gate)
+    assert gate._forking == {threading.get_ident(): False}
+
+
+def interrupt(seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_fork_of_who_is_alone_leaves_the_gate_closed() -> None:
+    gate = ForkGate()
+    seen: list[bool] = []
+
+    def fork() -> None:
+        is_clean, reopen = closed(gate)
+        reopen()
+        seen.extend([is_clean, threading.get_ident() in gate._forking])
+
+    assert gate.alone(fork)
+    assert seen == [False, True]
+    assert not gate._forking
 
 
 # ---- the writer's turn ----

@@ -13,6 +13,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("there is no keeper on Windows", allow_module_level=True)
 
+from batche._forks import Fork
 from batche.stores.lmdb.keeper import Keeper
 from tests.faults._injection import SIGNALS, Steps, raiser
 from tests.processes._tools import LONGEST
@@ -41,7 +42,7 @@ def watch(keeper: Keeper, step: int) -> int:
 def test_a_handler_that_raises_at_any_step_of_watching_leaves_no_lock_taken() -> None:
     keeper = Keeper(never)
     steps = watch(keeper, 0)
-    keeper.before_fork()  # ends its thread
+    keeper.before_fork(Fork())  # ends its thread
     assert steps > 10
     for step in range(1, steps + 1):
         keeper = Keeper(never)
@@ -51,4 +52,4 @@ def test_a_handler_that_raises_at_any_step_of_watching_leaves_no_lock_taken() ->
         other.join(LONGEST)
         assert not other.is_alive(), f"another thread waits for ever after an interrupt at step {step} of {steps}"
         assert keeper.paths() == [PATH]
-        keeper.before_fork()
+        keeper.before_fork(Fork())

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
+import os
+import random
+import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +20,7 @@ from typing import Any, Final
 
 from batche import _calls as calls
 from batche import _forks
-from batche._forks import is_mine
+from batche._forks import HeldLock, is_mine
 from batche.stores.lmdb import records
 from batche.stores.lmdb.gate import GATE
 from batche.stores.lmdb.place import _REGISTRY
@@ -22,7 +29,7 @@ from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import State
 from batche.stores.lmdb.writing import claimed_keys
 from tests.faults._injection import Steps, raiser
-from tests.processes._tools import Scene, exit_status, fork, until
+from tests.processes._tools import LONGEST, Scene, exit_status, fork, until
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import function
 
@@ -117,35 +124,135 @@ def interrupt_operation(
     return _interrupted(scene, kind, step, error, partial(operation, function(scene, as_told), items))
 
 
-class _StepsOfHooks(Steps):
-    """But for the beginning of the first hook: then nothing is done before the fork, and the child has no store."""
+def interrupt_fork(scene: Scene, kind: str, step: int, error: type[BaseException] | None, items: list[int]) -> Ended:
+    """Fork a child that makes a call, with an ``error`` raised at ``step`` of the hooks and one at the next.
 
-    _begun = False
-
-    def _take(self, frame: FrameType, event: str) -> None:
-        if self._begun:
-            super()._take(frame, event)
-        self._begun = True
-
-
-def interrupt_fork(scene: Scene, kind: str, step: int, error: type[BaseException], items: list[int]) -> Ended:
-    """Fork a child that makes a call, with ``error`` raised at ``step`` of the hooks, which Python drops."""
-    with _StepsOfHooks(kind, step, raiser(error)) as steps:
-        pid = fork(partial(_call_in_child, scene, items))
+    Python drops them. Without an ``error`` other children are forked there, as a signal's handler may do.
+    Steps before the fork are the parent's, and those after it are taken by both, each its own.
+    """
+    reading, writing = os.pipe()
+    with Steps(kind, step, _fork_another if error is None else raiser(error), times=2) as steps:
+        pid = fork(partial(_call_in_child, scene, items, steps, writing))
+    os.close(writing)
+    with open(reading) as pipe:
+        places = max(steps.places, pipe.read().splitlines(), key=len)
     status = exit_status(pid)
     return Ended(
-        steps.places,
-        steps.places[step - 1] if len(steps.places) >= step > 0 else "",
+        places,
+        places[step - 1] if len(places) >= step > 0 else "",
         answer_to(items) if status == 0 else None,
         "",
         leftovers(function(scene, as_told)),
     )
 
 
-def _call_in_child(scene: Scene, items: list[int]) -> int:
+def _fork_another() -> None:
+    exit_status(fork(lambda: 0))
+
+
+def _call_in_child(scene: Scene, items: list[int], steps: Steps, writing: int) -> int:
     sys.setprofile(None)  # hooks only
+    os.write(writing, "\n".join(steps.places).encode())
     left = leftovers(function(scene, as_told))
     return 0 if left == [] and scenes.call(scene, as_told, items) == answer_to(items) else 1
+
+
+class _Signalled(Exception):
+    """What a signal's handler raises."""
+
+
+@dataclass(frozen=True)
+class Forked:
+    """What came of forks under signals: children that did not end well, exceptions that Python dropped."""
+
+    bad: int
+    dropped: int
+    left: list[str]
+
+
+def fork_under_signals(scene: Scene, forks: int) -> Forked:
+    """Fork children that call, while another process signals, and another thread has the interpreter busy."""
+    items, armed, dropped = batch_of(1), [False], itertools.count()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if armed[0]:
+            raise _Signalled
+
+    def use_up() -> None:
+        while not over.is_set():
+            sum(range(1000))
+
+    scenes.call(scene, as_told, items)
+    over, me = threading.Event(), os.getpid()
+    before = signal.signal(signal.SIGUSR1, handle), sys.unraisablehook
+    sys.unraisablehook = partial(next, dropped)  # no function of Python, in which a handler would raise as well
+    busy = threading.Thread(target=use_up)
+    busy.start()
+    sender = fork(lambda: _signal_often(me))
+    os.setpgid(sender, sender)  # so that it is not waited for with the others
+    bad = 0
+    try:
+        for _ in range(forks):
+            with contextlib.suppress(_Signalled):
+                armed[0] = True
+                os.fork()
+                armed[0] = False
+            armed[0] = False
+            if os.getpid() != me:
+                signal.alarm(int(LONGEST))
+                right = leftovers(function(scene, as_told)) == [] and scenes.call(scene, as_told, items)
+                os._exit(0 if right == answer_to(items) else 1)
+            bad += _ended_badly()
+    finally:
+        os.kill(sender, signal.SIGKILL)
+        os.waitpid(sender, 0)
+        over.set()
+        busy.join()
+        signal.signal(signal.SIGUSR1, before[0])
+        sys.unraisablehook = before[1]
+    return Forked(bad, next(dropped), leftovers(function(scene, as_told)))
+
+
+def fork_with_little_stack(scene: Scene) -> list[str]:
+    """Fork with fewer and fewer frames left up to the limit of recursion; what is left of it."""
+    scenes.call(scene, as_told, batch_of(1))
+    me, before = os.getpid(), sys.unraisablehook
+    sys.unraisablehook = partial(next, itertools.count())
+    try:
+        for frames in range(30, 1, -1):
+            with contextlib.suppress(RecursionError):
+                _fork_under(frames, sys.getrecursionlimit() - len(traceback.extract_stack()))
+            if os.getpid() != me:
+                os._exit(1)
+    finally:
+        sys.unraisablehook = before
+    _ended_badly()
+    return leftovers(function(scene, as_told))
+
+
+def _fork_under(frames: int, left: int) -> None:
+    if left > frames:
+        _fork_under(frames, left - 1)
+    elif os.fork() == 0:
+        os._exit(0)
+
+
+def _ended_badly() -> int:
+    """Wait for all children of this process's group; how many did not end well."""
+    bad = 0
+    while True:
+        try:
+            bad += os.waitpid(0, 0)[1] != 0
+        except ChildProcessError:
+            return bad
+
+
+def _signal_often(pid: int) -> int:
+    moments = random.Random(pid)
+    while os.getppid() == pid:
+        time.sleep(moments.uniform(0, 0.01))
+        os.kill(pid, signal.SIGUSR1)
+    return 0
 
 
 def _interrupted(scene: Scene, kind: str, step: int, error: type[BaseException], call: Callable[[], Any]) -> Ended:
@@ -180,8 +287,10 @@ def leftovers(cached: Any) -> list[str]:
         "a claim": claims_that_hold(cached),
         "a listener": listeners,
         "an enclosing call that holds": calls.youngest_holder(),
-        "a fork": _forks._FORKS._by_thread,
-        "a lock that forks wait for": any(is_mine(held.lock) for held in _forks._held),
+        "a fork": any(not fork.over for fork in _forks._mine.forks),
+        "a lock that forks wait for": any(
+            isinstance(each, HeldLock) and is_mine(each.lock) for each in _forks._in_order()
+        ),
     }
     return [name for name, is_held in held.items() if is_held]
 

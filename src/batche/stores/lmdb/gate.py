@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
-from batche._forks import renew_after_fork, take_part
+from batche._forks import Fork, Order, ProcessLock, take_part
 
 BOUND: Final = 1.0
 """Seconds that anybody waits at the gate; a fork that waited longer leaves its child without the store."""
@@ -45,13 +46,14 @@ class Inherits(Protocol):
 class ForkGate:
     """A re-entrancy check and a barrier between LMDB operations and forks. One for a process."""
 
+    order = Order.GATE
+
     def __init__(self) -> None:
         self._inside: dict[int, None] = {}
-        self._forking: dict[int, None] = {}
-        self._clean = True
+        self._forking: dict[int, bool] = {}  # by thread: whether it has seen that nobody was inside
+        self._one = ProcessLock()  # of those who want to be alone
         self._pid = os.getpid()
         self.heirs: WeakSet[Inherits] = WeakSet()
-        renew_after_fork(self)
 
     def through(self, operation: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
         """Run ``operation(*arguments)`` inside the gate.
@@ -88,14 +90,19 @@ class ForkGate:
             time.sleep(_GLANCE)
             self._inside[thread] = None
 
-    def before_fork(self) -> None:
+    def before_fork(self, fork: Fork) -> None:
         """Let nobody in and wait until the others are out."""
         me = get_ident()
-        self._forking[me] = None
+        if me not in self._forking:
+            fork.undo += [partial(self._forking.pop, me, None)]
+        self._shut(me)
+
+    def _shut(self, me: int) -> None:
+        self._forking[me] = False
         deadline = time.monotonic() + BOUND
         while (others := self._inside.keys() - {me}) and time.monotonic() < deadline:
             time.sleep(_GLANCE)
-        self._clean = not others and me not in self._inside  # who knocks after this look is let in by nobody
+        self._forking[me] = not others and me not in self._inside  # who knocks after this look is let in by nobody
 
     def alone(self, operation: Callable[[], object]) -> bool:
         """Run ``operation()`` with the gate closed and everybody out.
@@ -105,38 +112,32 @@ class ForkGate:
         me = get_ident()
         if me in self._inside or me in self._forking:
             return False
-        try:
+        with self._one.lock:
             try:
-                self.before_fork()
-                self._inside[me] = None  # before the look: whoever begins to fork after it waits for this thread
-                if not self._clean or self._forking.keys() - {me}:
-                    return False
-                operation()
-                return True
+                try:
+                    self._shut(me)
+                    is_out = self._forking[me]
+                    self._inside[me] = None  # before the look: whoever begins to fork after it waits for this thread
+                    if not is_out or self._forking.keys() - {me}:
+                        return False
+                    operation()
+                    return True
+                finally:
+                    self._let_others_in(me)
             finally:
-                self._let_others_in(me)
-        finally:
-            self._let_others_in(me)  # again, because a signal handler may have raised in the midst of it
+                self._let_others_in(me)  # again, because a signal handler may have raised in the midst of it
 
     def _let_others_in(self, me: int) -> None:
         self._inside.pop(me, None)
         self._forking.pop(me, None)
 
-    def after_fork_in_parent(self) -> None:
-        """Let all in again."""
-        self._forking.pop(get_ident(), None)
-
     def after_fork(self) -> None:
         """In the child: close what was inherited, or leave it alone for ever."""
-        if self._pid == os.getpid():
-            return  # this is the second time
-        clean = self._clean and get_ident() in self._forking
+        is_clean, pid = self._forking.get(get_ident(), False), os.getpid()
         for heir in list(self.heirs):
-            heir.forked(clean=clean)
-        self._inside.clear()
-        self._forking.clear()
-        self._pid = os.getpid()  # last: until then nobody passes
+            heir.forked(clean=is_clean)
+        self._inside, self._forking, self._pid = {}, {}, pid  # no call, so that nothing comes in after it
 
 
 GATE: Final = ForkGate()
-take_part(GATE)  # closed once all locks are held: who holds one may have to pass
+take_part(GATE)

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX, Condition, RLock, Thread, current_thread
 from typing import Final, TypeAlias
 
-from batche._forks import renew_after_fork
+from batche._forks import Fork, Order
 
 Look: TypeAlias = Callable[[Path], float | None]
 """Does what is due for a path; returns the seconds after which it wants to be called again, `None` for never."""
@@ -25,10 +25,11 @@ _BEING_LOOKED_AT: Final = float("inf")
 class Keeper:
     """Calls ``look`` for each path, when that is due. Thread-safe; a forked child begins with none."""
 
+    order = Order.THREADS  # its thread may want any lock
+
     def __init__(self, look: Look) -> None:
         self._look = look
         self.after_fork()
-        renew_after_fork(self)
 
     def after_fork(self) -> None:
         self._pid = os.getpid()
@@ -85,8 +86,9 @@ class Keeper:
                 self._changed.wait(min(left, TIMEOUT_MAX))
         return None
 
-    def before_fork(self) -> None:
+    def before_fork(self, fork: Fork) -> None:
         """End the thread. One that waits for the disk goes on and ends later: it holds nothing that a child needs."""
+        fork.undo += [self._go_on]
         thread, self._thread = self._thread, None
         if thread is not None and thread is not current_thread():
             with self._lock:
@@ -94,7 +96,7 @@ class Keeper:
             with contextlib.suppress(RuntimeError):  # a signal handler forks while it is being started
                 thread.join(_LONGEST_WAIT_OF_A_FORK)
 
-    def after_fork_in_parent(self) -> None:
+    def _go_on(self) -> None:
         with self._lock:
             if self._due:
                 self._begin()

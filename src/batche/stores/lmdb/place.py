@@ -226,7 +226,7 @@ def _open_again(path: Path, *, persists: bool = True) -> OpenEnvironment | None:
 
 
 _KEEPER: Final = Keeper(_look)
-take_part(_KEEPER, before_locks=True)  # its thread may want the registry's
+take_part(_KEEPER)
 
 
 def open_place(path: Path) -> Place:
