@@ -193,11 +193,12 @@ def fork_under_signals(scene: Scene, forks: int) -> Forked:
     bad = 0
     try:
         for _ in range(forks):
-            with contextlib.suppress(_Signalled):
+            try:
                 armed[0] = True
                 os.fork()
                 armed[0] = False
-            armed[0] = False
+            except _Signalled:  # no call before the handler is disarmed, so that it raises once at most
+                armed[0] = False
             if os.getpid() != me:
                 signal.alarm(int(LONGEST))
                 right = leftovers(function(scene, as_told)) == [] and scenes.call(scene, as_told, items)
