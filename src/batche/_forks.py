@@ -48,6 +48,9 @@ def renew_after_fork(forkable: Forkable) -> None:
 class ProcessLock:
     """``lock`` is re-entrant, for a signal handler may come in between, and free in a forked child whoever held it."""
 
+    torn = False
+    """Whether another thread was changing what it guards when this process was forked, as far as it is known."""
+
     def __init__(self) -> None:
         self.lock = RLock()
         renew_after_fork(self)
@@ -113,7 +116,6 @@ class HeldLock(ProcessLock):
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.torn = False
         self._idle = False  # held, but only for a fork
         super().__init__()
         take_part(self)
@@ -209,8 +211,8 @@ def _in_child() -> None:
 
 def _renewals() -> list[Action]:
     """What renews all: locks first, and those that take part in forks last, as the gate closes what is open."""
-    every = {id(each): each for each in (*_forkables, *_in_order())}
-    locks_first = sorted(every.values(), key=lambda each: not isinstance(each, ProcessLock))
+    every = dict.fromkeys((*_forkables, *_in_order()))  # a lock may be among both
+    locks_first = sorted(every, key=lambda each: not isinstance(each, ProcessLock))
     return [each.after_fork for each in reversed(locks_first)]
 
 

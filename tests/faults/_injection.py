@@ -132,6 +132,15 @@ def _ends_with(line: list[Instruction]) -> bool:
     return len(loads) == 3 and all(i.opname == "LOAD_CONST" and i.argval is None for i in loads)
 
 
+class Signalled(Exception):
+    """What a signal's handler raises."""
+
+
+def place_of(places: list[str], step: int) -> str:
+    """Where ``step`` was; nothing where there was none."""
+    return places[step - 1] if len(places) >= step > 0 else ""
+
+
 def raiser(error: type[BaseException]) -> Callable[[], object]:
     """What raises an ``error`` when called."""
 

@@ -10,17 +10,13 @@ from typing import Any, Final
 
 import pytest
 
-from tests.faults._injection import KINDS, SIGNALS, TORTURE, sample
+from tests.faults._injection import KINDS, SIGNALS, TORTURE, Signalled, sample
 from tests.faults.programs import interrupted
 from tests.faults.programs.interrupted import ITEMS, Ended, Operation, answer_to, as_told, batch_of
 from tests.processes._tools import Actor, Cast, Scene, Task
 from tests.processes.programs.scenes import call, contains
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-
-
-class Signalled(Exception):
-    """What a signal's handler raises."""
 
 
 ERRORS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Signalled)

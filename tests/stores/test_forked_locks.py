@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -54,6 +55,36 @@ def squares(**options: Any) -> Any:
     return square
 
 
+@contextmanager
+def held_by_another_thread(lock: AbstractContextManager[object]) -> Iterator[None]:
+    """Have another thread inside of ``lock``."""
+    inside, out = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            inside.set()
+            out.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert inside.wait(60)
+        yield
+    finally:
+        out.set()
+        thread.join()
+
+
+@contextmanager
+def forking(lock: HeldLock) -> Iterator[None]:
+    """Hold ``lock`` as a thread does that forks."""
+    fork = Fork()
+    lock.before_fork(fork)
+    yield
+    for undo in fork.undo:
+        undo()
+
+
 @pytest.mark.parametrize(
     ("lock", "use"),
     [
@@ -65,17 +96,7 @@ def squares(**options: Any) -> Any:
     ],
 )
 def test_a_child_uses_what_another_thread_held_when_it_was_forked(lock: ProcessLock, use: Callable[[], None]) -> None:
-    inside, out = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock.lock:
-            inside.set()
-            out.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert inside.wait(60)
+    with held_by_another_thread(lock.lock):
         child = multiprocessing.get_context("fork").Process(target=use)
         child.start()
         child.join(30)
@@ -84,33 +105,14 @@ def test_a_child_uses_what_another_thread_held_when_it_was_forked(lock: ProcessL
         child.join()
         assert not stuck, "it waits for a thread that it does not have"
         assert child.exitcode == 0
-    finally:
-        out.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("holds", ["for a fork", "otherwise"])
 def test_a_child_is_told_what_was_being_changed_and_nothing_else(holds: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batche._forks.PATIENCE", 0.05)
     held, free = HeldLock(Order.ENTRIES), HeldLock(Order.ENTRIES)
-    inside, out = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        if holds == "otherwise":
-            held.lock.acquire()
-        else:
-            held.before_fork(Fork())
-        inside.set()
-        out.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert inside.wait(60)
+    with held_by_another_thread(held.lock if holds == "otherwise" else forking(held)):
         pid = fork(lambda: 2 * held.torn + free.torn)
         assert exit_status(pid) == (2 if holds == "otherwise" else 0)
-    finally:
-        out.set()
-        thread.join()
     assert not held.torn
     assert not free.torn

@@ -15,15 +15,11 @@ if sys.platform == "win32":
 
 from batche._forks import Fork
 from batche.stores.lmdb.keeper import Keeper
-from tests.faults._injection import SIGNALS, Steps, raiser
+from tests.faults._injection import SIGNALS, Signalled, Steps, raiser
 from tests.processes._tools import LONGEST
 
 LATER: Final = 1000.0
 PATH: Final = Path("a place")
-
-
-class Signalled(Exception):
-    """What a signal's handler raises."""
 
 
 def never(path: Path) -> float | None:

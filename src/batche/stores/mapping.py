@@ -56,6 +56,7 @@ class MappingStore:
         self._abandoned: set[Key] = set()
         self._evictions = 0
         self._counts: dict[bytes, Counter[str]] = {}
+        # Only a user's mapping may be torn by a fork.
         self._guard = ProcessLock() if mapping is None else HeldLock(Order.ENTRIES)
         renew_after_fork(self)
 
@@ -72,7 +73,7 @@ class MappingStore:
     def _using(self) -> Iterator[None]:
         """Have the mapping to this thread alone; what it raises is `StoreError`."""
         with self._guard.lock:
-            if self._is_torn():
+            if self._guard.torn:
                 raise StoreError(self._name, "was being changed by another thread when this process was forked")
             try:
                 yield
@@ -80,10 +81,6 @@ class MappingStore:
                 raise
             except Exception as error:  # a user's mapping may raise anything
                 raise StoreError(self._name, f"{type(error).__name__}: {error}") from error
-
-    def _is_torn(self) -> bool:
-        """Whether a user's mapping was being changed when this process was forked. The store's own is never torn."""
-        return isinstance(self._guard, HeldLock) and self._guard.torn
 
     @property
     def _name(self) -> str:
@@ -125,7 +122,7 @@ class MappingStore:
 
     def _sizes(self) -> tuple[int | None, int]:
         """The mapping's own limit and size, in its own measure where it has one."""
-        if self._is_torn():
+        if self._guard.torn:
             return None, 0
         with self._using():
             currsize = _whole(getattr(self._mapping, "currsize", None))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults._injection import Steps
+from tests.faults._injection import Steps, place_of
 from tests.faults.programs import interrupted
 from tests.faults.programs.interrupted import answer_to, as_told
 from tests.processes._tools import Scene, exit_status, fork
@@ -38,7 +38,7 @@ def act_at(scene: Scene, kind: str, step: int, act: Act, items: list[int]) -> Ac
         answer = scenes.call(scene, as_told, items)
     return Acted(
         steps.places,
-        steps.places[step - 1] if len(steps.places) >= step > 0 else "",
+        place_of(steps.places, step),
         answer,
         right,
         interrupted.leftovers(function(scene, as_told)),

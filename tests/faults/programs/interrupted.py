@@ -28,7 +28,7 @@ from batche.stores.lmdb.records import ENTRY
 from batche.stores.lmdb.transaction import Transaction
 from batche.stores.lmdb.workers import State
 from batche.stores.lmdb.writing import claimed_keys
-from tests.faults._injection import Steps, raiser
+from tests.faults._injection import Signalled, Steps, place_of, raiser
 from tests.processes._tools import LONGEST, Scene, exit_status, fork, until
 from tests.processes.programs import scenes
 from tests.processes.programs.scenes import function
@@ -139,7 +139,7 @@ def interrupt_fork(scene: Scene, kind: str, step: int, error: type[BaseException
     status = exit_status(pid)
     return Ended(
         places,
-        places[step - 1] if len(places) >= step > 0 else "",
+        place_of(places, step),
         answer_to(items) if status == 0 else None,
         "",
         leftovers(function(scene, as_told)),
@@ -157,10 +157,6 @@ def _call_in_child(scene: Scene, items: list[int], steps: Steps, writing: int) -
     return 0 if left == [] and scenes.call(scene, as_told, items) == answer_to(items) else 1
 
 
-class _Signalled(Exception):
-    """What a signal's handler raises."""
-
-
 @dataclass(frozen=True)
 class Forked:
     """What came of forks under signals: children that did not end well, exceptions that Python dropped."""
@@ -176,7 +172,7 @@ def fork_under_signals(scene: Scene, forks: int) -> Forked:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if armed[0]:
-            raise _Signalled
+            raise Signalled
 
     def use_up() -> None:
         while not over.is_set():
@@ -197,7 +193,7 @@ def fork_under_signals(scene: Scene, forks: int) -> Forked:
                 armed[0] = True
                 os.fork()
                 armed[0] = False
-            except _Signalled:  # no call before the handler is disarmed, so that it raises once at most
+            except Signalled:  # no call before the handler is disarmed, so that it raises once at most
                 armed[0] = False
             if os.getpid() != me:
                 signal.alarm(int(LONGEST))
@@ -266,7 +262,7 @@ def _interrupted(scene: Scene, kind: str, step: int, error: type[BaseException],
     gc.collect(1)  # what the error's traceback holds
     return Ended(
         steps.places,
-        steps.places[step - 1] if len(steps.places) >= step > 0 else "",
+        place_of(steps.places, step),
         answer,
         caught,
         leftovers(function(scene, as_told)),
